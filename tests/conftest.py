@@ -1,0 +1,1 @@
+"""Fixtures every kind of test shares. Folder-specific ones live beside their tests."""

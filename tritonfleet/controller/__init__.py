@@ -1,0 +1,1 @@
+"""The control plane process: observe, decide, act; the control API; the journal of events."""

@@ -1,0 +1,285 @@
+"""What crosses process boundaries: the control API's bodies, the router's table and telemetry.
+
+Frozen data only. Every side encodes and decodes it with msgspec (``msgspec.json.encode(x)``,
+``msgspec.json.decode(body, type=X)``), so this module is the one definition of the format: a field
+added with a default is compatible in both directions, a removed or renamed one is not.
+
+Control API (HTTP/1.1 + JSON on a unix socket; every path starts with ``/v1``):
+
+========  ==============================  =======================  ===================================
+method    path                            request body             response body
+========  ==============================  =======================  ===================================
+GET       /v1/snapshot                    –                        FleetSnapshot
+POST      /v1/scale                       ScaleRequest             Accepted
+POST      /v1/apply                       ApplyRequest             Accepted
+POST      /v1/replicas/{id}/drain         DrainRequest             Accepted
+POST      /v1/replicas/{id}/undrain       –                        Accepted
+POST      /v1/replicas/{id}/restart       RestartRequest           Accepted
+POST      /v1/down                        DownRequest              Accepted
+GET       /v1/events?since=SEQ&follow=1   –                        Event per line (NDJSON)
+GET       /v1/router/table                –                        RouterTable per line (NDJSON, stays open)
+POST      /v1/router/telemetry            RouterTelemetry          204
+========  ==============================  =======================  ===================================
+
+Any refusal is a 4xx/5xx with a `Problem` body.
+"""
+
+from dataclasses import dataclass, field
+
+from tritonfleet.core.model import Device, Event, ExitStatus, ModelStatus, Replica, ReplicaState
+
+__all__ = [
+    "Accepted",
+    "ApplyRequest",
+    "ControllerInfo",
+    "CallTelemetry",
+    "Device",
+    "DownRequest",
+    "DrainRequest",
+    "Event",
+    "ExitStatus",
+    "FleetSnapshot",
+    "ModelReading",
+    "ModelStatus",
+    "PoolSnapshot",
+    "Problem",
+    "Replica",
+    "ReplicaState",
+    "ReplicaTelemetry",
+    "RestartRequest",
+    "RouterInfo",
+    "RouterTable",
+    "RouterTelemetry",
+    "ScaleRequest",
+    "TableReplica",
+    "WorkerInfo",
+]
+
+# ---------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A refusal, in the words a person will read. ``kind`` is stable, for programs."""
+
+    kind: str  # "not_found", "invalid", "conflict", "internal"
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was done or begun, in words; ``seq`` is the journal's number of the event that says so."""
+
+    message: str
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRequest:
+    """Pin pool sizes. An empty pool name means the fleet's only pool. ``by`` goes into the journal."""
+
+    sizes: dict[str, int]
+    by: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRequest:
+    """Bring the fleet to the state of a fleet file. The controller reads and validates ``path`` itself,
+    interpolating with ``environ`` (the caller's), so that ``up`` means the same in every terminal."""
+
+    path: str
+    environ: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    by: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequest:
+    deadline_s: float | None = None  # None: the pool's drain_timeout
+    force: bool = False  # do not wait for what is in flight
+    by: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequest:
+    force: bool = False  # do not drain first
+    by: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class DownRequest:
+    """Drain and stop everything, then the router and the controller."""
+
+    timeout_s: float | None = None  # None: every pool's drain_timeout
+    force: bool = False  # do not drain, kill at once
+    by: str = "user"
+
+
+# ---------------------------------------------------------------- snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReading:
+    """Triton's statistics of one model on one replica over the last polling interval.
+
+    Rates are per second; times are mean seconds per request. ``age_s`` is how old the reading is:
+    a replica that does not answer keeps its last reading with a growing age, it never becomes idle.
+    """
+
+    replica: str
+    model: str
+    version: str
+    age_s: float
+    window_s: float  # the span of time the rates were taken over; 0 when there was one reading only
+    request_rate: float
+    failure_rate: float
+    inference_rate: float  # batch items
+    execution_rate: float  # executions (batches)
+    queue_s: float  # mean time in Triton's queue
+    compute_s: float  # mean input + inference + output time
+    requests_total: int
+    failures_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    name: str
+    desired: int  # the size the controller holds now
+    minimum: int
+    maximum: int
+    pinned: bool  # whether `scale` set it
+    ready: int
+    starting: int  # pending, starting and loading
+    failed: int  # failed and crash_loop
+    draining: int  # draining and stopping
+    config_hash: str
+    model_repository: str
+    reason: str  # why the size is what it is
+    cold_start_s: float | None = None  # the last measured time from launch to ready
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One router worker process."""
+
+    index: int
+    pid: int
+    started_at: float
+    running: bool
+    restarts: int
+    table_revision: int = 0  # the last table it said it routes by
+    telemetry_age_s: float | None = None  # None: it has not reported yet
+    client_connections: int = 0
+    requests_total: int = 0
+    request_rate: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterInfo:
+    address: str  # "127.0.0.1:8001"
+    policy: str
+    workers: tuple[WorkerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerInfo:
+    pid: int
+    started_at: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """Everything `ps`, `describe` and the dashboard show. One consistent reading."""
+
+    fleet: str
+    at: float
+    driver: str
+    config_path: str
+    state_dir: str
+    table_revision: int
+    stopping: bool  # `down` is under way
+    controller: ControllerInfo
+    router: RouterInfo
+    devices: tuple[Device, ...]
+    pools: tuple[PoolSnapshot, ...]
+    replicas: tuple[Replica, ...]
+    readings: tuple[ModelReading, ...]
+    cold_starts_s: dict[str, float] = field(default_factory=dict)  # replica id → its last launch-to-ready
+
+
+# ---------------------------------------------------------------- router
+
+
+@dataclass(frozen=True, slots=True)
+class TableReplica:
+    """One row of the router's table: a replica that may hold requests."""
+
+    id: str
+    instance: str
+    pool: str
+    host: str
+    port: int
+    draining: bool
+    models: tuple[str, ...]  # names of the models ready there
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTable:
+    """A whole picture, never a difference: the newest one replaces what the router knew."""
+
+    fleet: str
+    revision: int  # grows with every change; a controller that was restarted goes on from its last
+    policy: str
+    replicas: tuple[TableReplica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaTelemetry:
+    """One replica as one router worker sees it now."""
+
+    instance: str
+    in_flight: int  # calls sent there and not finished; streams included
+    streams: int  # of these, streaming calls
+    oldest_in_flight_s: float  # age of the oldest of them; 0 when there is none
+    connections: int  # established
+    reachable: bool  # False while every attempt to connect fails
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTelemetry:
+    """Cumulative counters of one worker for one (instance, model). ``model`` is "" for calls that name none.
+
+    ``codes`` counts finished calls by gRPC status number as text ("0", "14"); ``latency`` is the sparse
+    form of `core.histogram.Histogram` (bucket index as text → count), of unary calls that reached the
+    replica, from dispatch to the end of the response.
+    """
+
+    instance: str
+    model: str
+    in_flight: int
+    codes: dict[str, int]
+    latency: dict[str, int]
+    latency_sum_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTelemetry:
+    """What a worker reports: gauges as of now, counters since the worker started.
+
+    ``worker`` and ``pid`` together name the series: a restarted worker starts from zero.
+    """
+
+    worker: int
+    pid: int
+    started_at: float
+    table_revision: int
+    client_connections: int
+    requests_total: int  # calls accepted from clients, those it refused itself included
+    refused_total: int  # answered by the router itself, without a replica
+    retries_total: int
+    replicas: tuple[ReplicaTelemetry, ...]
+    calls: tuple[CallTelemetry, ...]

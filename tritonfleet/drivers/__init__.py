@@ -1,0 +1,1 @@
+"""Where replicas run: the driver contract and its implementations."""

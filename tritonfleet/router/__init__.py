@@ -1,0 +1,1 @@
+"""The data plane process: sockets, streams, dispatch, telemetry."""

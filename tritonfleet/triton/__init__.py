@@ -1,0 +1,1 @@
+"""What we know of Triton: launch arguments, health, statistics, the embedded binary."""
