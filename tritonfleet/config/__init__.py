@@ -1,1 +1,20 @@
-"""The fleet file: tritonfleet.yaml to FleetSpec, every error at once with its place and remedy."""
+"""tritonfleet.yaml → `FleetSpec`: every error at once, each with its file, line and column."""
+
+from tritonfleet.config.errors import ConfigError, ConfigProblem
+from tritonfleet.config.load import load_fleet
+from tritonfleet.config.schema import example_text, fleet_schema, pool_hash, resolved
+from tritonfleet.config.spec import Address, CpuSlots, FleetSpec, PoolSpec
+
+__all__ = [
+    "Address",
+    "ConfigError",
+    "ConfigProblem",
+    "CpuSlots",
+    "FleetSpec",
+    "PoolSpec",
+    "example_text",
+    "fleet_schema",
+    "load_fleet",
+    "pool_hash",
+    "resolved",
+]

@@ -1,0 +1,136 @@
+"""What several fields of a valid file together, or the file and the disk, can get wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tritonfleet.config.errors import ConfigProblem, did_you_mean
+from tritonfleet.config.source import Source
+from tritonfleet.config.spec import CpuSlots, FleetSpec, ReplicasSpec
+
+
+def repositories(source: Source) -> list[ConfigProblem]:
+    """Every pool's models against the disk. Works on the file's raw values, so that a missing folder is
+    reported beside whatever else is wrong."""
+    pools = source.value.get("pools")
+    return [
+        problem
+        for name, pool in (pools.items() if isinstance(pools, dict) else ())
+        if isinstance(pool, dict) and isinstance(pool.get("model_repository"), str)
+        for problem in _repository(name, pool, source)
+    ]
+
+
+def _repository(name: str, pool: dict[str, Any], source: Source) -> Iterator[ConfigProblem]:
+    path, given = ("pools", name, "model_repository"), pool["model_repository"]
+    if not given:
+        return  # an unset variable, or "must not be empty": said already
+    if "://" in given:
+        yield source.problem(
+            path, f"{given} is not a folder of this host", hint="copy the models to a folder"
+        )
+        return
+    folder = Path(given)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        yield source.problem(path, f"{folder} {what}", hint="a model repository has one folder per model")
+        return
+    try:
+        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        yield source.problem(path, f"{folder} cannot be read: {error.strerror}")
+        return
+    if not found:
+        yield source.problem(path, f"{folder} holds no model", hint="put one folder per model there")
+        return
+    models = pool.get("models")
+    if isinstance(models, list):
+        yield from _models(name, models, found, folder, source)
+
+
+def _models(
+    name: str, wanted: list[Any], found: list[str], folder: Path, source: Source
+) -> Iterator[ConfigProblem]:
+    path = ("pools", name, "models")
+    for index, model in enumerate(wanted):
+        if model in wanted[:index]:
+            yield source.problem((*path, index), f"{model} is listed twice")
+    if "*" in wanted and len(wanted) > 1:
+        yield source.problem(path, '"*" means all models: nothing can stand beside it')
+    for index, model in enumerate(wanted):
+        if isinstance(model, str) and model != "*" and model not in found:
+            hint = did_you_mean(model, found) or f"there are: {', '.join(found)}"
+            yield source.problem((*path, index), f"no model {model!r} in {folder}", hint=hint)
+
+
+def fitted(spec: FleetSpec) -> FleetSpec:
+    """A pool that says no ``max`` gets what the listed devices hold, if that is less than the default."""
+    count = _device_count(spec)
+    pools = dict(spec.pools)
+    for name, pool in spec.pools.items():
+        room = count * pool.replicas.per_device if count else pool.replicas.max
+        given = max(pool.replicas.min, pool.replicas.initial or 0)
+        if "max" not in pool.replicas.model_fields_set and given <= room < pool.replicas.max:
+            smaller = pool.replicas.model_copy(update={"max": room})
+            pools[name] = pool.model_copy(update={"replicas": smaller})
+    return spec if pools == spec.pools else spec.model_copy(update={"pools": pools})
+
+
+def _device_count(spec: FleetSpec) -> int:
+    """How many devices the file lists; 0 when it lists none."""
+    if spec.devices == "auto":
+        return 0
+    return spec.devices.cpu if isinstance(spec.devices, CpuSlots) else len(spec.devices)
+
+
+def together(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
+    """What single fields of a file, each valid by itself, get wrong together."""
+    problems = [*_devices(spec, source), *_images(spec, source)]
+    for name, pool in spec.pools.items():
+        if pool.restart.backoff > pool.restart.max_backoff:
+            message = f"longer than max_backoff, which is {pool.restart.max_backoff:g} s"
+            problems.append(source.problem(("pools", name, "restart", "backoff"), message))
+    return problems
+
+
+def _images(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
+    if spec.driver != "docker":
+        return []
+    hint = "add `image: IMAGE`, a Triton image that the Docker daemon has or can pull"
+    return [
+        source.problem(("pools", name, "triton", "image"), "is missing: driver is docker", hint=hint)
+        for name, pool in spec.pools.items()
+        if not pool.triton.image
+    ]
+
+
+def _devices(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
+    """Whether every pool at its largest fits, where the file says how many devices there are."""
+    count, problems = _device_count(spec), []
+    if not count:
+        return []
+    if not isinstance(spec.devices, CpuSlots) and len(set(spec.devices)) < count:
+        problems.append(source.problem(("devices",), "a device is listed twice"))
+    for name, pool in spec.pools.items():
+        room = count * pool.replicas.per_device
+        if pool.replicas.max > room:
+            problems.append(_too_many(name, pool.replicas, count, source))
+    needed = sum(pool.replicas.first_size / pool.replicas.per_device for pool in spec.pools.values())
+    if not problems and needed > count + 1e-9:
+        message = f"the pools start with more replicas than fit on {_devices_named(count)}"
+        problems.append(source.problem(("pools",), message, hint="lower their initial sizes, or add devices"))
+    return problems
+
+
+def _too_many(name: str, replicas: ReplicasSpec, count: int, source: Source) -> ConfigProblem:
+    """The key that asks for the most, as written: a ``max`` that nobody wrote is not at fault."""
+    room = count * replicas.per_device
+    key = next(key for key in ("max", "initial", "min") if key in replicas.model_fields_set)
+    fits = f"{room} fit{'s' if room == 1 else ''} on {_devices_named(count)}"
+    message = f"{getattr(replicas, key)} is too many: {fits} with {replicas.per_device} on each"
+    hint = f"write `{key}: {room}`, or add devices"
+    return source.problem(("pools", name, "replicas", key), message, hint=hint)
+
+
+def _devices_named(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
