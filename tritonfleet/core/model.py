@@ -113,6 +113,7 @@ class Replica:
     drain_deadline: float | None = None  # draining: when waiting ends
     in_flight: int | None = None  # as the routers count it; None when no router has reported lately
     models: tuple[ModelStatus, ...] = ()
+    held: bool = False  # emptied by `drain`: once stopped it stays so until `undrain`
 
     @property
     def instance(self) -> str:

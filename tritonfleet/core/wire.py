@@ -11,6 +11,7 @@ method    path                            request body             response body
 ========  ==============================  =======================  ===================================
 GET       /v1/snapshot                    –                        FleetSnapshot
 POST      /v1/scale                       ScaleRequest             Accepted
+GET       /v1/autoscale                   –                        list of AutoscaleStatus
 POST      /v1/apply                       ApplyRequest             Accepted
 POST      /v1/replicas/{id}/drain         DrainRequest             Accepted
 POST      /v1/replicas/{id}/undrain       –                        Accepted
@@ -19,6 +20,7 @@ POST      /v1/down                        DownRequest              Accepted
 GET       /v1/events?since=SEQ&follow=1   –                        Event per line (NDJSON)
 GET       /v1/router/table                –                        RouterTable per line (NDJSON, stays open)
 POST      /v1/router/telemetry            RouterTelemetry          204
+POST      /v1/router/rpc                  RpcRequest               RpcAnswer
 ========  ==============================  =======================  ===================================
 
 Any refusal is a 4xx/5xx with a `Problem` body.
@@ -31,8 +33,11 @@ from tritonfleet.core.model import Device, Event, ExitStatus, ModelStatus, Repli
 __all__ = [
     "Accepted",
     "ApplyRequest",
-    "ControllerInfo",
+    "AutoscaleAnswer",
+    "AutoscaleSignal",
+    "AutoscaleStatus",
     "CallTelemetry",
+    "ControllerInfo",
     "Device",
     "DownRequest",
     "DrainRequest",
@@ -48,8 +53,11 @@ __all__ = [
     "ReplicaTelemetry",
     "RestartRequest",
     "RouterInfo",
+    "RouterSettings",
     "RouterTable",
     "RouterTelemetry",
+    "RpcAnswer",
+    "RpcRequest",
     "ScaleRequest",
     "TableReplica",
     "WorkerInfo",
@@ -77,10 +85,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class ScaleRequest:
-    """Pin pool sizes. An empty pool name means the fleet's only pool. ``by`` goes into the journal."""
+    """Pin pool sizes. An empty pool name means the fleet's only pool. ``by`` goes into the journal.
 
-    sizes: dict[str, int]
+    ``for_s``: the pins end by themselves after so long. ``pause``: pools pinned at the size they have;
+    ``auto``: pools whose pin ends, so that autoscaling, or the fleet file, sets their size again.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
     by: str = "user"
+    for_s: float | None = None
+    pause: tuple[str, ...] = ()
+    auto: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,58 @@ class PoolSnapshot:
     model_repository: str
     reason: str  # why the size is what it is
     cold_start_s: float | None = None  # the last measured time from launch to ready
+    autoscaled: bool = False  # whether the load sets its size now
+    pinned_until: float | None = None  # when the pin ends by itself
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscaleSignal:
+    """``value`` None: unknown. ``fast`` is the same over the panic window. ``trouble``: "" if it is fresh."""
+
+    name: str
+    value: float | None
+    age_s: float | None
+    trouble: str
+    fast: float | None
+    shown: str  # value and unit, for people
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscaleAnswer:
+    """How many replicas one target asks for; None: its signals are missing."""
+
+    target: str
+    count: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscaleStatus:
+    """The last decision about one pool. ``mode``: "on", "dry run", "pinned" (somebody set the size), or "off"
+    (its file has no autoscale section; then there is nothing else)."""
+
+    pool: str
+    mode: str
+    size: int
+    minimum: int
+    maximum: int
+    at: float | None = None
+    wanted: int | None = None  # what it would set, within the bounds
+    asked: int | None = None  # what the targets ask for, spare included, before bounds
+    reason: str = ""
+    panic: bool = False
+    clipped: str = ""  # the bound in the way
+    pinned_until: float | None = None
+    ready: int = 0
+    warming: int = 0
+    loading: int = 0
+    pending: int = 0
+    leaving: int = 0
+    cold_start_s: float | None = None
+    forecast: str = ""
+    answers: tuple[AutoscaleAnswer, ...] = ()
+    signals: tuple[AutoscaleSignal, ...] = ()
+    changed_at: float | None = None  # the last change of size by autoscaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +291,17 @@ class TableReplica:
     port: int
     draining: bool
     models: tuple[str, ...]  # names of the models ready there
+    slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold; absent: any
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """What a router may do with a request; the fleet file's router.queue and router.retry."""
+
+    max_requests: int = 1024
+    max_wait_s: float = 30.0
+    order: str = "fifo"  # or "shortest"
+    retry: str = "safe"  # or "unsent", "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +312,7 @@ class RouterTable:
     revision: int  # grows with every change; a controller that was restarted goes on from its last
     policy: str
     replicas: tuple[TableReplica, ...]
+    settings: RouterSettings = RouterSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +326,9 @@ class ReplicaTelemetry:
     connections: int  # established
     reachable: bool  # False while every attempt to connect fails
     last_error: str = ""
+    sequences: int = 0  # open ones, whose state lives there
+    ejected: bool = False  # answers badly, or not at all: not chosen for a while
+    ejections: int = 0  # how often that happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,3 +365,30 @@ class RouterTelemetry:
     retries_total: int
     replicas: tuple[ReplicaTelemetry, ...]
     calls: tuple[CallTelemetry, ...]
+    waiting: int = 0  # calls that no replica has room for yet
+    waiting_by_model: dict[str, int] = field(default_factory=dict)  # those of them in a model's queue
+
+
+@dataclass(frozen=True, slots=True)
+class RpcRequest:
+    """A gRPC call that speaks of the whole fleet, as a router worker got it.
+
+    ``message`` is the protobuf, without gRPC's prefix and not compressed (base64 in JSON); ``metadata`` is
+    what a replica may insist on, authorization and ``triton-grpc-protocol-…``; ``timeout_s`` is what is
+    left of the client's deadline.
+    """
+
+    path: str  # "/inference.GRPCInferenceService/RepositoryIndex"
+    message: bytes = b""
+    metadata: dict[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RpcAnswer:
+    """``status`` is a gRPC status number; with 0 there is a ``message``, else ``text`` says why not, in the
+    words the client is to read."""
+
+    status: int
+    text: str = ""
+    message: bytes = b""
