@@ -1,0 +1,386 @@
+"""One HTTP/2 connection of a proxy, without I/O: bytes in by `receive`, bytes out in ``out``.
+
+What flows in: raw bytes from the socket. What flows out: events, as calls of the ``on_…`` methods that a
+subclass overrides, and bytes in ``out`` (the sending half, `tritonfleet.http2.sending`).
+
+Methods instead of event objects because this runs for every frame: building and dispatching one object
+per frame would be one more allocation and one more call for each. Payloads are never assembled: a DATA
+frame is handed on as its bytes arrive.
+"""
+
+from tritonfleet.http2 import frames
+from tritonfleet.http2.fields import Fields, FieldsDecoder
+from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError
+from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Sender
+from tritonfleet.http2.stream import Buffer, Stream
+
+MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
+MAX_CONTINUATIONS = 8  # nghttp2's limit
+MAX_SETTINGS = 32  # in one frame; Envoy: 100
+TINY_WINDOW = 64  # bytes; a window opened by less than this is dribble
+UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY)) | frozenset(range(10, 256))
+HEADERS, END_HEADERS = frames.HEADERS, frames.END_HEADERS
+PLAIN_HEADERS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
+
+
+class Connection(Sender):
+    """Both halves of a connection: parses what arrives, and sends (see `Sender`)."""
+
+    def __init__(self, touched: list[Sender]) -> None:
+        super().__init__(touched)
+        self.last_peer_stream = CONNECTION
+        self._decoder = FieldsDecoder()
+        self._decoded = self._decoder.cache
+        self._pending = b""
+        self._preface_read = self.is_client
+        self._settings_read = False
+        self._data_left = 0  # of a DATA frame whose payload is still arriving
+        self._data_stream: Stream | None = None
+        self._data_ends = False
+        self._block: bytearray | None = None  # a header block whose CONTINUATION is still to come
+        self._block_stream = CONNECTION
+        self._block_ends = False
+        self._continuations = 0
+
+    # ------------------------------------------------------------ events, for subclasses
+
+    def on_headers(self, stream_id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
+        """A header list. ``stream`` is None when it opens a new stream (only toward a server)."""
+
+    def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
+        """Bytes of a message. Whoever takes them owes `credit` for their length once they have left."""
+
+    def on_reset(self, stream: Stream, code: int) -> None:
+        """The peer gave up the stream; it is gone from ``streams``."""
+
+    def on_goaway(self, last_stream: bytes, code: int, debug: bytes) -> None:
+        """The peer takes no streams above ``last_stream`` any more."""
+
+    def on_settings(self) -> None:
+        """The peer's settings changed (limits on concurrent streams, for instance)."""
+
+    def on_unproductive(self) -> None:
+        """A frame that costs work and moves no call: PING, SETTINGS, PRIORITY, an empty DATA, a window opened
+        by next to nothing. Whoever counts them may raise ProtocolError."""
+
+    def on_ping_ack(self, opaque: bytes) -> None:
+        """The answer to a PING of ours."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer has sent its preface and settings."""
+        return self._settings_read
+
+    @property
+    def in_header_block(self) -> bool:
+        """Whether a header block was begun and not ended."""
+        return self._block is not None
+
+    # ------------------------------------------------------------ input
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the socket. Raises ProtocolError: send GOAWAY with its code, flush, close.
+
+        One long loop on purpose: it runs for every frame, and a call costs more than what it would hold.
+        """
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        size, at = len(data), 0
+        if not self._preface_read:
+            if not frames.PREFACE.startswith(data[:24]):
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2 with prior knowledge")
+            if size < 24:
+                self._pending = data
+                return
+            at, self._preface_read = 24, True
+        if self._data_left:
+            at = min(self._data_left, size)
+            self._data_left -= at
+            self._on_data_part(memoryview(data)[:at], self._data_left == 0)
+        while size - at >= 9:
+            length = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2]
+            kind = data[at + 3]
+            start = at + 9
+            end = start + length
+            if kind == DATA:
+                flags = data[at + 4]
+                if length > MAX_FRAME or self._block is not None or flags & frames.PADDED:
+                    if not self._on_unusual_data(data, start, end, flags):
+                        break
+                    at = end
+                    continue
+                self.receive_room -= length
+                if self.receive_room < 0:
+                    raise ProtocolError(
+                        ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window"
+                    )
+                stream = self._data_target(data[at + 5 : start], length)
+                if end > size:
+                    self._data_left = end - size
+                    self._data_stream = stream
+                    self._data_ends = bool(flags & 1)
+                    if start < size:
+                        self._on_data_part(memoryview(data)[start:size], False)
+                    return
+                if stream is not None:
+                    if length <= SMALL_PAYLOAD:
+                        payload: Buffer = data[start:end]
+                    else:
+                        payload = memoryview(data)[start:end]
+                    if flags & 1:
+                        self.close_receive(stream)
+                        self.on_data(stream, payload, True)
+                    elif length:
+                        self.on_data(stream, payload, False)
+                    else:
+                        self.on_unproductive()
+            elif (
+                kind == HEADERS
+                and end <= size
+                and data[at + 4] & PLAIN_HEADERS == END_HEADERS
+                and self._block is None
+                and self._settings_read
+                and length <= MAX_HEADER_BLOCK
+                and data[at + 5] < 0x80
+            ):  # the usual header block: `_on_frame` and `_on_headers_frame` without their calls
+                self._on_block(data[at + 5 : start], data[start:end], bool(data[at + 4] & 1))
+            else:
+                if length > MAX_CONTROL_PAYLOAD:
+                    raise ProtocolError(
+                        ErrorCode.FRAME_SIZE_ERROR, f"frame of type {kind} with {length} bytes"
+                    )
+                if end > size:
+                    break
+                self._on_frame(kind, data[at + 4], data[at + 5 : start], data[start:end])
+            at = end
+        if at < size:
+            self._pending = data[at:]
+
+    def _data_target(self, stream_id: bytes, length: int) -> Stream | None:
+        """The stream that DATA belongs to, its window charged; None if it is to be thrown away."""
+        stream = self.streams.get(stream_id)
+        if self.credit_on_receipt:
+            self.credit_connection(length)
+        if stream is not None and not stream.receive_closed:
+            stream.receive_room -= length
+            if stream.receive_room < 0:
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+            return stream
+        if self._is_idle(stream_id):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
+        if stream is not None:
+            raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        if not self.credit_on_receipt:  # of a stream that was reset: nobody else will give it back
+            self.credit_connection(length)
+        return None
+
+    def _on_data_part(self, part: memoryview, last: bool) -> None:
+        stream = self._data_stream
+        if last:
+            self._data_stream = None
+        if stream is None:
+            return
+        if self.streams.get(stream.id) is not stream:  # reset meanwhile
+            if not self.credit_on_receipt:
+                self.credit_connection(len(part))
+            return
+        end_stream = last and self._data_ends
+        if end_stream:
+            self.close_receive(stream)
+        self.on_data(stream, part, end_stream)
+
+    def _on_unusual_data(self, data: bytes, start: int, end: int, flags: int) -> bool:
+        """Padded DATA, taken whole, and the illegal kinds. False while the frame is not complete."""
+        length = end - start
+        if length > MAX_FRAME:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"DATA frame of {length} bytes")
+        if self._block is not None:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA inside a header block")
+        if end > len(data):
+            return False
+        padding = data[start] if length else 0
+        if length == 0 or padding >= length:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
+        self.receive_room -= length
+        if self.receive_room < 0:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        stream = self._data_target(data[start - 4 : start], length)
+        if stream is not None:
+            end_stream = bool(flags & 1)
+            if end_stream:
+                self.close_receive(stream)
+            self.credit(stream, padding + 1)  # padding goes nowhere: it has drained already
+            self.on_data(stream, data[start + 1 : end - padding], end_stream)
+        return True
+
+    def _is_idle(self, stream_id: bytes) -> bool:
+        """Whether a stream of this identifier was never opened by anyone. Bytes compare as the numbers."""
+        ours = (stream_id[3] & 1) == (1 if self.is_client else 0)
+        if ours:
+            return stream_id >= self.next_stream.to_bytes(4, "big")
+        return stream_id > self.last_peer_stream or stream_id == CONNECTION
+
+    def _on_frame(self, kind: int, flags: int, stream_id: bytes, payload: bytes) -> None:
+        if stream_id[0] & 0x80:  # the reserved bit is ignored (RFC 9113, 4.1)
+            stream_id = bytes((stream_id[0] & 0x7F,)) + stream_id[1:]
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_stream):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame")
+        if not self._settings_read and kind != frames.SETTINGS:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame was not SETTINGS")
+        if kind in UNPRODUCTIVE:
+            self.on_unproductive()
+        if kind == frames.HEADERS:
+            self._on_headers_frame(flags, stream_id, payload)
+        elif kind == frames.WINDOW_UPDATE:
+            self._on_window_update(stream_id, payload)
+        elif kind == frames.RST_STREAM:
+            self._on_rst_stream(stream_id, payload)
+        elif kind == frames.SETTINGS:
+            self._on_settings_frame(flags, stream_id, payload)
+        elif kind == frames.PING:
+            self._on_ping(flags, stream_id, payload)
+        elif kind == frames.GOAWAY:
+            if stream_id != CONNECTION or len(payload) < 8:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed GOAWAY")
+            self.on_goaway(payload[:4], int.from_bytes(payload[4:8], "big"), payload[8:])
+        elif kind == frames.CONTINUATION:
+            self._on_continuation(flags, payload)
+        elif kind == frames.PRIORITY:
+            if len(payload) != 5 or stream_id == CONNECTION:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed PRIORITY")
+        elif kind == frames.PUSH_PROMISE:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
+
+    def _on_headers_frame(self, flags: int, stream_id: bytes, payload: bytes) -> None:
+        if flags & (frames.PADDED | frames.HAS_PRIORITY):
+            skip = (1 if flags & frames.PADDED else 0) + (5 if flags & frames.HAS_PRIORITY else 0)
+            padding = payload[0] if flags & frames.PADDED and payload else 0
+            if skip + padding > len(payload):
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
+            payload = payload[skip : len(payload) - padding]
+        end_stream = bool(flags & frames.END_STREAM)
+        if flags & frames.END_HEADERS:
+            self._on_block(stream_id, payload, end_stream)
+            return
+        self._block, self._block_stream, self._block_ends = bytearray(payload), stream_id, end_stream
+        self._continuations = 0
+
+    def _on_continuation(self, flags: int, payload: bytes) -> None:
+        if self._block is None:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._block += payload
+        self._continuations += 1
+        if self._continuations > MAX_CONTINUATIONS or len(self._block) > MAX_HEADER_BLOCK:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+        if flags & frames.END_HEADERS:
+            block, self._block = bytes(self._block), None
+            self._on_block(self._block_stream, block, self._block_ends)
+
+    def _on_block(self, stream_id: bytes, block: bytes, end_stream: bool) -> None:
+        fields = self._decoded.get(block) or self._decoder.decode(block)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if stream_id == CONNECTION:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+            if self.is_client:
+                if self._is_idle(stream_id):
+                    raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that was never opened")
+                return  # of a stream that we reset
+            if stream_id <= self.last_peer_stream:
+                return  # a stream that was reset, on either side, while this was on its way
+            if not stream_id[3] & 1:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a client's stream must have an odd number")
+            self.last_peer_stream = stream_id
+        elif stream.receive_closed:
+            raise ProtocolError(ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
+        elif end_stream:
+            self.close_receive(stream)
+        self.on_headers(stream_id, stream, fields, end_stream)
+
+    def _on_window_update(self, stream_id: bytes, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed WINDOW_UPDATE")
+        increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        if increment == 0:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+        if increment < TINY_WINDOW:
+            self.on_unproductive()
+        if stream_id == CONNECTION:
+            self.send_room += increment
+            if self.send_room > frames.LARGEST_WINDOW:
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflowed")
+            if self.blocked:
+                self._pump_all(list(self.blocked))
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise ProtocolError(
+                    ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never opened"
+                )
+            return
+        stream.send_room += increment
+        if stream.send_room > frames.LARGEST_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window overflowed")
+        if stream.queue is not None:
+            self._pump(stream)
+
+    def _on_rst_stream(self, stream_id: bytes, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed RST_STREAM")
+        stream = self.streams.pop(stream_id, None)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never opened")
+            return
+        stream.receive_closed = stream.send_closed = True
+        self.discard_queue(stream)
+        self.on_reset(stream, int.from_bytes(payload, "big"))
+
+    def _on_settings_frame(self, flags: int, stream_id: bytes, payload: bytes) -> None:
+        if stream_id != CONNECTION:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if len(payload) % 6 or (flags & frames.ACK and payload):
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed SETTINGS")
+        if flags & frames.ACK:
+            return
+        if len(payload) > 6 * MAX_SETTINGS:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"{len(payload) // 6} settings in one frame")
+        self._settings_read = True
+        for at in range(0, len(payload), 6):
+            self._apply_setting(
+                int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
+            )
+        self.send(frames.SETTINGS_ACK)
+        self.on_settings()
+
+    def _apply_setting(self, key: int, value: int) -> None:
+        if key == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+            if value > frames.LARGEST_WINDOW:
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"initial window of {value}")
+            change = value - self.peer_initial_window
+            self.peer_initial_window = value
+            for stream in list(self.streams.values()):
+                stream.send_room += change
+                if stream.send_room > frames.LARGEST_WINDOW:
+                    raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window overflowed")
+            if change > 0 and self.blocked:
+                self._pump_all(list(self.blocked))
+        elif key == frames.SETTINGS_MAX_FRAME_SIZE:
+            if not frames.DEFAULT_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"frame size of {value}")
+            self.peer_max_frame = value
+        elif key == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
+            self.peer_max_streams = value
+        elif key == frames.SETTINGS_ENABLE_PUSH and value > 1:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+
+    def _on_ping(self, flags: int, stream_id: bytes, payload: bytes) -> None:
+        if stream_id != CONNECTION:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed PING")
+        if flags & frames.ACK:
+            self.on_ping_ack(payload)
+        else:
+            self.send(frames.ping(payload, ack=True))

@@ -1,0 +1,238 @@
+"""The sending half of a connection: frames into ``out``, within the peer's windows.
+
+What flows in: header blocks, pieces of messages, resets, credits. What flows out: bytes in ``out``; the first
+append after a `take_output` puts the connection on the ``touched`` list it was given, so that whoever drives
+several connections knows which to flush, once each, after a batch of input.
+
+DATA that does not fit into the peer's windows (or the socket) waits in its stream's queue, and headers or a
+reset that must not overtake it wait behind it. The sender on the other side of the proxy is credited only for
+bytes that have left (`Sender.credit`), so what one stream can make us hold is bounded by ``stream_window``.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from tritonfleet.http2 import frames
+from tritonfleet.http2.frames import CONNECTION
+from tritonfleet.http2.stream import Buffer, Stream
+
+SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
+MAX_FRAME = 1 << 20  # what we let peers send in one DATA frame; its payload is passed on piecewise
+MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (CVE-2024-28182 and kin)
+
+
+class Sender:
+    """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
+
+    is_client = False
+    # Whether the sender's connection window is refilled on receipt instead of as bytes drain. True toward
+    # replicas: their connections are shared by many clients, and a slow one must not stall the others.
+    credit_on_receipt = False
+    stream_window = 256 * 1024
+    connection_window = 4 << 20
+    max_streams = 1024  # that we let the peer open
+
+    def __init__(self, touched: "list[Sender]") -> None:
+        self.touched = touched
+        self.out: list[Buffer] = []
+        self.out_is_large = False  # out holds views of large payloads: write it scattered, do not join
+        self._is_touched = False
+        self.writable = True  # False while the transport holds too much: DATA waits in its streams
+        self.streams: dict[bytes, Stream] = {}
+        self.blocked: dict[Stream, None] = {}  # streams whose queue waits, in the order to serve them
+        self.next_stream = 1 if self.is_client else 2
+        self.peer_initial_window = frames.DEFAULT_WINDOW
+        self.peer_max_frame = frames.DEFAULT_MAX_FRAME
+        self.peer_max_streams = frames.LARGEST_WINDOW
+        self.send_room = frames.DEFAULT_WINDOW
+        self.receive_room = self.connection_window
+        self.drained = 0
+        self.goaway_sent = False
+        self._greet()
+
+    def on_drained(self, stream: Stream, size: int) -> None:
+        """``size`` bytes that had waited in ``stream``'s queue have left (or were thrown away)."""
+
+    def send(self, part: bytes) -> None:
+        self.out.append(part)
+        if not self._is_touched:
+            self._is_touched = True
+            self.touched.append(self)
+
+    def take_output(self) -> list[Buffer]:
+        out, self.out = self.out, []
+        self._is_touched = False
+        return out
+
+    def _greet(self) -> None:
+        values = {
+            frames.SETTINGS_INITIAL_WINDOW_SIZE: self.stream_window,
+            frames.SETTINGS_MAX_FRAME_SIZE: MAX_FRAME,
+            frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_HEADER_BLOCK,
+        }
+        if self.is_client:
+            values[frames.SETTINGS_ENABLE_PUSH] = 0
+            self.send(frames.PREFACE)
+        else:
+            values[frames.SETTINGS_MAX_CONCURRENT_STREAMS] = self.max_streams
+        self.send(frames.settings(values))
+        self.send(frames.window_update(CONNECTION, self.connection_window - frames.DEFAULT_WINDOW))
+
+    def open_stream_id(self) -> bytes:
+        """The identifier for a stream that we open. Raises OverflowError when the connection is used up."""
+        stream_id = self.next_stream.to_bytes(4, "big")
+        if stream_id[0] & 0x80:
+            raise OverflowError("all stream identifiers of this connection are used")
+        self.next_stream += 2
+        return stream_id
+
+    def send_headers(self, stream: Stream, block: bytes, end_stream: bool) -> None:
+        """Send a header block, behind whatever DATA of the stream still waits."""
+        if stream.queue is not None:
+            stream.queue.append((None, block, end_stream))
+            return
+        if len(block) <= frames.DEFAULT_MAX_FRAME:
+            self.send(
+                len(block).to_bytes(3, "big") + (b"\1\5" if end_stream else b"\1\4") + stream.id + block
+            )
+        else:
+            self.send(frames.headers(stream.id, block, end_stream, self.peer_max_frame))
+        if end_stream:
+            self._close_send(stream)
+
+    def send_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> bool:
+        """Send DATA as far as windows and the socket allow; the rest waits in the stream's queue.
+
+        True if all of it went out now: the caller then credits its sender. Otherwise `on_drained` reports
+        every byte as it leaves, those that left at once included.
+        """
+        size = len(payload)
+        if (
+            stream.queue is None
+            and self.writable
+            and size <= stream.send_room
+            and size <= self.send_room
+            and size <= self.peer_max_frame
+        ):
+            stream.send_room -= size
+            self.send_room -= size
+            self._emit_data(stream, payload, size, end_stream)
+            return True
+        if stream.queue is None:
+            stream.queue = deque()
+        stream.queue.append((payload, end_stream))
+        stream.queued_bytes += size
+        self._pump(stream)
+        return False
+
+    def _emit_data(self, stream: Stream, payload: Buffer, size: int, end_stream: bool) -> None:
+        head = size.to_bytes(3, "big") + (b"\0\1" if end_stream else b"\0\0") + stream.id
+        if size <= SMALL_PAYLOAD:
+            self.send(head + payload)
+        else:
+            self.send(head)
+            self.out.append(payload)
+            self.out_is_large = True
+        if end_stream:
+            self._close_send(stream)
+
+    def send_reset(self, stream: Stream, code: int, *, after_queue: bool = False) -> None:
+        """Give up the stream at once, or behind what still waits (``after_queue``)."""
+        if stream.queue is not None and after_queue:
+            stream.queue.append((None, None, code))
+            return
+        self.discard_queue(stream)
+        if self.streams.pop(stream.id, None) is not None:
+            self.send(frames.rst_stream(stream.id, code))
+        stream.send_closed = stream.receive_closed = True
+
+    def discard_queue(self, stream: Stream) -> None:
+        if stream.queue is not None:
+            size, stream.queued_bytes, stream.queue = stream.queued_bytes, 0, None
+            self.blocked.pop(stream, None)
+            self.on_drained(stream, size)
+
+    def credit(self, stream: Stream, size: int) -> None:
+        """``size`` bytes of DATA received on ``stream`` have left us: let its sender send as many more."""
+        if not self.credit_on_receipt:
+            self.credit_connection(size)
+        if not stream.receive_closed:
+            stream.drained += size
+            if stream.drained >= self.stream_window >> 1:
+                stream.receive_room += stream.drained
+                self.send(frames.window_update(stream.id, stream.drained))
+                stream.drained = 0
+
+    def credit_connection(self, size: int) -> None:
+        self.drained += size
+        if self.drained >= self.connection_window >> 1:
+            self.receive_room += self.drained
+            self.send(frames.window_update(CONNECTION, self.drained))
+            self.drained = 0
+
+    def set_writable(self, writable: bool) -> None:
+        """What the transport says of its buffer. When it has room again, waiting streams go on in turn."""
+        self.writable = writable
+        if writable:
+            self._pump_all(list(self.blocked))
+
+    def _pump_all(self, streams: Iterable[Stream]) -> None:
+        for stream in streams:
+            if not self.writable or self.send_room <= 0:
+                return
+            self.blocked.pop(stream, None)  # goes to the back of the line if it stays blocked
+            self._pump(stream)
+
+    def _pump(self, stream: Stream) -> None:
+        """Send what windows allow of one stream's queue."""
+        queue, sent = stream.queue, 0
+        while queue:
+            first = queue[0]
+            if first[0] is None:
+                queue.popleft()
+                if first[1] is None:
+                    stream.queue = None
+                    self.send_reset(stream, first[2])
+                    break
+                self.send(frames.headers(stream.id, first[1], first[2], self.peer_max_frame))
+                if first[2]:
+                    self._close_send(stream)
+                continue
+            payload, end_stream = first[0], first[1]
+            size = len(payload)
+            room = min(size, stream.send_room, self.send_room, self.peer_max_frame)
+            if size and (room <= 0 or not self.writable):
+                break
+            if room < size:
+                view = memoryview(payload)
+                queue[0] = (view[room:], bool(end_stream))
+                payload, end_stream = view[:room], False
+            else:
+                queue.popleft()
+            stream.send_room -= room
+            self.send_room -= room
+            stream.queued_bytes -= room
+            sent += room
+            self._emit_data(stream, payload, room, bool(end_stream))
+        if queue:
+            self.blocked[stream] = None
+        else:
+            stream.queue = None
+            self.blocked.pop(stream, None)
+        if sent:
+            self.on_drained(stream, sent)
+
+    def _close_send(self, stream: Stream) -> None:
+        stream.send_closed = True
+        if stream.receive_closed:
+            self.streams.pop(stream.id, None)
+
+    def close_receive(self, stream: Stream) -> None:
+        """The peer ended its half; the stream goes when ours has ended too."""
+        stream.receive_closed = True
+        if stream.send_closed:
+            self.streams.pop(stream.id, None)
+
+    def send_goaway(self, last_stream: bytes, code: int, debug: bytes = b"") -> None:
+        self.goaway_sent = True
+        self.send(frames.goaway(last_stream, code, debug))
