@@ -1,0 +1,217 @@
+"""RPCs that speak of the whole fleet, at the router: what it answers itself, what it hands on."""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import msgspec
+import pytest
+from router_parts import Router, ScriptedReplica, raw_client, router_of, until
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tritonclient.grpc import service_pb2
+
+from tritonfleet.controller.api import ControlServer
+from tritonfleet.core.wire import RpcAnswer, RpcRequest
+from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lone_string, message_of, seconds
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+
+class Controller:
+    """The control socket's one route; ``answer`` is a test's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[RpcRequest] = []
+        self.answer: Callable[[RpcRequest], RpcAnswer] = lambda _request: RpcAnswer(0, "", b"from the fleet")
+
+    async def rpc(self, request: Request) -> Response:
+        asked = msgspec.json.decode(await request.body(), type=RpcRequest)
+        self.asked.append(asked)
+        return Response(msgspec.json.encode(self.answer(asked)))
+
+
+@asynccontextmanager
+async def controller_at(path: Path) -> AsyncIterator[Controller]:
+    controller = Controller(path)
+    app = Starlette(routes=[Route("/v1/router/rpc", controller.rpc, methods=["POST"])])
+    server = ControlServer(app, path)
+    serving = asyncio.create_task(server.serve())
+    await until(path.exists)
+    try:
+        yield controller
+    finally:
+        server.stop()
+        await serving
+        server.close()
+
+
+@asynccontextmanager
+async def fleet_of(tmp_path: Path, *replicas: ScriptedReplica) -> AsyncIterator[tuple[Router, FleetAnswers]]:
+    async with router_of(*replicas) as router:
+        router.dispatcher.own = own = FleetAnswers(router.dispatcher, str(tmp_path / "control.sock"))
+        try:
+            yield router, own
+        finally:
+            await own.close()
+
+
+async def unary(router: Router, rpc: str, message: bytes = b"", **more: object) -> bytes:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel:
+        path = rpc if rpc.startswith("/") else SERVICE + rpc
+        answer: bytes = await channel.unary_unary(path)(message, **more)  # type: ignore[arg-type]
+        return answer
+
+
+async def test_live_and_ready_are_known_here(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, ScriptedReplica()) as (router, _):
+        assert service_pb2.ServerLiveResponse.FromString(await unary(router, "ServerLive")).live
+        assert service_pb2.ServerReadyResponse.FromString(await unary(router, "ServerReady")).ready
+        assert await unary(router, "/grpc.health.v1.Health/Check", b"\x0a\x04some") == b"\x08\x01"
+        assert router.scripted[0].requests == []
+
+
+async def test_without_a_replica_it_lives_and_is_not_ready(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, ScriptedReplica()) as (router, _):
+        router.dispatcher.apply(router.table(without=(0,)))
+        assert service_pb2.ServerLiveResponse.FromString(await unary(router, "ServerLive")).live
+        assert not service_pb2.ServerReadyResponse.FromString(await unary(router, "ServerReady")).ready
+        assert await unary(router, "/grpc.health.v1.Health/Check") == b"\x08\x02"
+
+
+async def test_a_model_is_ready_if_it_is_anywhere(tmp_path: Path) -> None:
+    asked = service_pb2.ModelReadyRequest(name="model").SerializeToString()
+    async with fleet_of(tmp_path, ScriptedReplica(), ScriptedReplica()) as (router, _):
+        router.dispatcher.apply(router.table(draining=(0,)))
+        assert await unary(router, "ModelReady", asked) == b"\x08\x01"
+        router.dispatcher.apply(router.table(draining=(0, 1)))
+        assert await unary(router, "ModelReady", asked) == b""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        service_pb2.ModelReadyRequest(name="model", version="1"),
+        service_pb2.ModelReadyRequest(name="unknown"),
+        service_pb2.ModelReadyRequest(),
+    ],
+)
+async def test_what_the_table_does_not_say_is_the_controllers(
+    tmp_path: Path, asked: service_pb2.ModelReadyRequest
+) -> None:
+    async with controller_at(tmp_path / "control.sock") as controller:
+        controller.answer = lambda _request: RpcAnswer(3, "Triton's word: ä %")
+        async with fleet_of(tmp_path, ScriptedReplica()) as (router, _):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await unary(router, "ModelReady", asked.SerializeToString())
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details() == "Triton's word: ä %"
+        assert [request.message for request in controller.asked] == [asked.SerializeToString()]
+
+
+@pytest.mark.parametrize(
+    "compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate]
+)
+async def test_the_controller_gets_the_plain_message_and_what_replicas_insist_on(
+    tmp_path: Path, compression: grpc.Compression
+) -> None:
+    message = b"\x0a\x00" + b"x" * 500
+    metadata = (("triton-grpc-protocol-key", "secret"), ("authorization", "Bearer a"), ("x-other", "no"))
+    async with (
+        controller_at(tmp_path / "control.sock") as controller,
+        fleet_of(tmp_path, ScriptedReplica()) as (router, _),
+    ):
+        answer = await unary(
+            router, "RepositoryIndex", message, metadata=metadata, compression=compression, timeout=30
+        )
+        assert answer == b"from the fleet"
+        (asked,) = controller.asked
+        assert asked.path == SERVICE + "RepositoryIndex"
+        assert asked.message == message
+        assert asked.metadata == {"triton-grpc-protocol-key": "secret", "authorization": "Bearer a"}
+        assert asked.timeout_s is not None
+        assert 20 < asked.timeout_s <= 30
+
+
+async def test_without_a_controller_it_says_what_is_needed_and_comes_back_with_one(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, ScriptedReplica()) as (router, _):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await unary(router, "RepositoryModelLoad")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "RepositoryModelLoad speaks of the whole fleet and needs its controller" in str(
+            refused.value.details()
+        )
+        assert "tritonfleet up" in str(refused.value.details())
+        async with controller_at(tmp_path / "control.sock"):
+            assert await unary(router, "RepositoryModelLoad") == b"from the fleet"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await unary(router, "RepositoryModelLoad")
+
+
+async def test_a_cancelled_call_is_left_alone(tmp_path: Path) -> None:
+    async with (
+        controller_at(tmp_path / "control.sock") as controller,
+        fleet_of(tmp_path, ScriptedReplica()) as (router, own),
+        raw_client(router.port) as client,
+    ):
+        stream = client.request(b"", path=SERVICE + "RepositoryIndex")
+        await until(lambda: bool(own._asking))
+        client.h2.reset_stream(stream, 8)
+        client.flush()
+        await until(lambda: bool(controller.asked) and not own._asking)
+        other = client.request(b"", path=SERVICE + "ServerLive")
+        assert await client.finished(other) == (0, "")
+        assert client.body(stream) == b""
+
+
+def test_messages() -> None:
+    def framed(flag: int, message: bytes) -> bytes:
+        return bytes([flag]) + len(message).to_bytes(4, "big") + message
+
+    assert message_of(framed(0, b"abc"), b"gzip") == b"abc"
+    assert message_of(framed(1, gzip.compress(b"abc")), b"gzip") == b"abc"
+    assert message_of(framed(1, zlib.compress(b"abc")), b"deflate") == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "words"),
+    [
+        (b"", b"identity", "one message"),
+        (b"\0\0\0\0\2x", b"identity", "one message"),
+        (b"\1\0\0\0\1x", b"snappy", "'snappy' is not supported"),
+        (b"\1\0\0\0\1x", b"gzip", "cut off"),
+        (b"\1\0\0\0\3xyz", b"deflate", "cannot be decompressed"),
+    ],
+)
+def test_messages_that_cannot_be_read(body: bytes, encoding: bytes, words: str) -> None:
+    with pytest.raises(MessageError, match=words):
+        message_of(body, encoding)
+
+
+def test_a_message_that_unpacks_without_end_is_refused() -> None:
+    packed = gzip.compress(bytes(MESSAGE_LIMIT + 1), 1)
+    with pytest.raises(MessageError, match="decompressed"):
+        message_of(b"\1" + len(packed).to_bytes(4, "big") + packed, b"gzip")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(b"5S", 5.0), (b"100m", 0.1), (b"2H", 7200.0), (b"7u", 7e-6), (b"x", None), (b"", None), (b"5", None)],
+)
+def test_timeouts(text: bytes, expected: float | None) -> None:
+    assert seconds(text) == (pytest.approx(expected) if expected is not None else None)
+
+
+def test_a_lone_name() -> None:
+    assert lone_string(service_pb2.ModelReadyRequest(name="digits").SerializeToString()) == "digits"
+    assert lone_string(service_pb2.ModelReadyRequest(name="d", version="1").SerializeToString()) == ""
+    assert lone_string(service_pb2.ModelReadyRequest(version="1").SerializeToString()) == ""
+    assert lone_string(b"\x0a\x02\xff\xff") == ""
+    assert lone_string(b"") == ""

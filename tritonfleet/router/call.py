@@ -1,0 +1,119 @@
+"""One call on its way through the router: `Call` on the client's connection, `Leg` on the replica's.
+
+They are streams of their connections and each other's ``partner``. The leg owns the in-flight count: it is
+taken by `Leg` when it is made and given back by `finish`, exactly once, whatever ends the call.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from tritonfleet.core.cost import Attribution
+from tritonfleet.core.histogram import Histogram
+from tritonfleet.http2.fields import Fields
+from tritonfleet.http2.sending import Sender
+from tritonfleet.http2.stream import Buffer, Stream
+
+if TYPE_CHECKING:
+    from tritonfleet.core.queue import Waiting
+    from tritonfleet.router.grpc import RequestInfo
+    from tritonfleet.router.peek import SequenceRef, StreamScanner
+    from tritonfleet.router.replica import Replica
+
+
+class CallStats:
+    """Cumulative counters for one (instance, model)."""
+
+    __slots__ = ("attribution", "codes", "in_flight", "latency", "model", "slots")
+
+    def __init__(self, model: str = "", slots: int = 0) -> None:
+        self.model = model
+        self.slots = slots  # how many calls it can usefully hold at once; 0: no limit
+        self.attribution = Attribution()
+        self.in_flight = 0
+        self.codes: dict[int, int] = {}
+        self.latency = Histogram()
+
+
+class Call(Stream):
+    """A client's request. ``held`` is what has arrived of its body and was not yet sent to a replica, or is
+    kept for sending again; ``replayable`` tells whether ``held`` is the whole body so far."""
+
+    __slots__ = (
+        "answered",
+        "deadline",
+        "delayed",
+        "done",
+        "entry",
+        "fields",
+        "held",
+        "held_bytes",
+        "info",
+        "large",
+        "model",
+        "queued_at",
+        "refused_by",
+        "replayable",
+        "scanner",
+        "sequence",
+        "tries",
+        "waiting",
+    )
+
+    def __init__(self, connection: Sender, stream_id: bytes, fields: Fields, info: RequestInfo) -> None:
+        super().__init__(connection, stream_id)
+        self.fields = fields
+        self.info = info
+        self.model: str | None = None
+        self.held: list[Buffer] | None = []
+        self.held_bytes = 0
+        self.replayable = True
+        self.answered = False  # response headers have been passed on
+        self.done = False  # fully answered: more of the request's body is thrown away
+        self.waiting = False  # in the router's queue for a connection with room
+        self.tries = 0
+        self.large = False  # counts among the few whose large body is kept
+        self.sequence: SequenceRef | None = None
+        self.scanner: StreamScanner | None = None  # of a stream of inferences: finds sequences in it
+        self.deadline: float | None = None  # by the loop's clock
+        self.queued_at: float | None = None  # when it first had to wait, by the loop's clock
+        self.entry: Waiting[Call] | None = None  # its place in a queue
+        self.delayed = False  # its time upstream is shorter than its client gave it
+        self.refused_by: Replica | None = None  # not asked again while another can be
+
+
+class Leg(Stream):
+    """The same request on a replica's connection. ``credited``: how many of the bytes still to be sent the
+    client has already been credited for, when they went to another replica before."""
+
+    __slots__ = ("cost_s", "credited", "finished", "replica", "size", "started", "stats")
+
+    def __init__(self, connection: Sender, stream_id: bytes, replica: Replica, stats: CallStats) -> None:
+        super().__init__(connection, stream_id)
+        self.replica = replica
+        self.stats = stats
+        self.credited = 0
+        self.cost_s = 0.0  # what it is expected to take of the replica's time
+        self.size = 0  # bytes of the request's message
+        self.finished = False
+        self.started = perf_counter()
+        replica.in_flight += 1
+        stats.in_flight += 1
+
+    @property
+    def age_s(self) -> float:
+        return perf_counter() - self.started
+
+    def finish(self, status: int, *, timed: bool) -> None:
+        """Give the in-flight count back and note how it ended. Later calls do nothing."""
+        if self.finished:
+            return
+        self.finished = True
+        self.replica.in_flight -= 1
+        self.replica.work_s -= self.cost_s
+        stats = self.stats
+        stats.in_flight -= 1
+        stats.codes[status] = stats.codes.get(status, 0) + 1
+        if timed:
+            stats.latency.record(perf_counter() - self.started)

@@ -1,0 +1,285 @@
+"""The router's heart: which replica takes a call, and what becomes of the call afterwards.
+
+A call arrives with its model's name peeked; `dispatch` picks among the replicas where that model is ready
+and connects the two streams. From then on bytes flow between the connections without coming through here;
+the dispatcher hears again of a call when it ends: completed, cancelled, reset, or its replica lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from tritonfleet.core.balance import POLICIES, Policy, late_bind
+from tritonfleet.core.wire import RouterTable
+from tritonfleet.http2.sending import Sender
+from tritonfleet.router import grpc
+from tritonfleet.router.call import Call, Leg
+from tritonfleet.router.ends import Ends
+from tritonfleet.router.grpc import Status
+from tritonfleet.router.peek import SequenceRef
+from tritonfleet.router.replica import Replica
+from tritonfleet.router.sequences import pointed_at
+from tritonfleet.router.transport import Touched, flush_all
+
+if TYPE_CHECKING:
+    from tritonfleet.router.client import ClientConnection
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 1024  # calls that wait for a connection with room
+
+
+class OwnAnswers(Protocol):
+    """Answers the RPCs that speak of the whole fleet (`grpc.OWN_RPCS`)."""
+
+    def answer(self, call: Call, body: bytes) -> None:
+        """``body`` is the whole request as it stood on the wire: the 5-byte prefix and the message. Ends the
+        call now or later, by `Dispatcher.reply` or `Dispatcher.refuse`; a call that was ``done`` meanwhile
+        (cancelled) is left alone by both."""
+
+
+class Dispatcher(Ends):
+    """All of one worker's state: the table in force, its replicas, the clients, the counters."""
+
+    def __init__(self, connections_per_replica: int = 2, workers: int = 1) -> None:
+        super().__init__()
+        self.touched = Touched()
+        self.clients: set[ClientConnection] = set()
+        self.retired: dict[str, Replica] = {}  # left the table with calls still running
+        self.table: RouterTable | None = None
+        self.awaits_table = False  # a first table is expected any moment: calls wait for it
+        self.policy: Policy = POLICIES["least_requests"]()
+        self.own: OwnAnswers | None = None  # answers fleet-wide RPCs; None: a replica answers them
+        self.client_drained: Callable[[ClientConnection], None] = lambda _client: None
+        self.workers = workers  # that share the address: what one pins the others must find
+        self._connections = connections_per_replica
+        self._waiting: deque[Call] = deque()
+        self._candidates: dict[str, list[Replica]] = {}  # by model; emptied whenever anything changes
+
+    @property
+    def waiting_count(self) -> int:
+        return self.work.queued + sum(call.waiting for call in self._waiting)
+
+    # ------------------------------------------------------------ the table
+
+    def apply(self, table: RouterTable) -> None:
+        """Take over a newer picture of the fleet."""
+        if table.policy != self.policy.name and table.policy in POLICIES:
+            self.policy = POLICIES[table.policy]()
+        self.retry = table.settings.retry
+        self.work.configure(table.settings)
+        rows = {row.instance: row for row in table.replicas}
+        for instance in [instance for instance in self.replicas if instance not in rows]:
+            replica = self.replicas.pop(instance)
+            self.sequences.release_replica(replica)
+            self.retired[instance] = replica
+            replica.retire()
+        for instance, row in rows.items():
+            known = self.replicas.get(instance)
+            if known is None:
+                self.replicas[instance] = Replica(self, row, self._connections)
+            else:
+                known.update(row)
+        self._forget_idle()
+        self.table = table
+        self.room_changed()
+        flush_all(self.touched)
+
+    def _forget_idle(self) -> None:
+        for instance, replica in list(self.retired.items()):
+            if replica.in_flight == 0 and not replica.connections:
+                del self.retired[instance]
+
+    def room_changed(self) -> None:
+        """Connections came, went or changed their limits: choose anew, and try what waits."""
+        self.choose_anew()
+        for _ in range(len(self._waiting)):
+            call = self._waiting.popleft()
+            if call.waiting:
+                call.waiting = False
+                self.dispatch(call)
+        if self.work.queued:
+            for model in list(self.work.models):
+                self.serve_queue(model)
+
+    def choose_anew(self) -> None:
+        """Who may take a call has changed."""
+        self._candidates.clear()
+
+    def candidates(self, model: str) -> list[Replica]:
+        """Replicas that may take a request for ``model``. A model no replica is known to serve may go to
+        any: Triton's own answer is the right one."""
+        found = self._candidates.get(model)
+        if found is None:
+            available = [replica for replica in self.replicas.values() if replica.available]
+            serving = (
+                [replica for replica in available if model in replica.row.models] if model else available
+            )
+            found = serving if serving or self._is_served(model) else available
+            found = [replica for replica in found if replica.ejected_until is None] or found
+            if len(self._candidates) < 4096:  # names come from clients: do not let them fill memory
+                self._candidates[model] = found
+        return found
+
+    def _is_served(self, model: str) -> bool:
+        return any(model in replica.row.models for replica in self.replicas.values())
+
+    def after_leg(self, leg: Leg) -> None:
+        """A call has left a replica: whoever waits for that goes on."""
+        if leg.replica.retired:
+            leg.replica.close_if_idle()
+            self._forget_idle()
+        elif leg.connection.peer_max_streams < 1 << 20 and self._waiting:
+            self.room_changed()
+        if self.work.queued and self.work.waiting_for(leg.stats.model):
+            self.serve_queue(leg.stats.model)
+        leg.connection.close_if_refusing()  # type: ignore[attr-defined] # a Leg's is a ReplicaConnection
+
+    def _connecting(self, model: str) -> bool:
+        """Whether the first connection to a replica that could take it is only being made: then a call
+        waits the moment that takes, so that a restarted router refuses nothing."""
+        if self.table is None:
+            return self.awaits_table
+        return any(
+            replica.untried and not replica.row.draining and (not model or model in replica.row.models)
+            for replica in self.replicas.values()
+        )
+
+    def stop_awaiting_table(self) -> None:
+        """No controller answers: calls that hoped for a table are refused from now on."""
+        self.awaits_table = False
+        if self.table is None:
+            self.room_changed()
+            flush_all(self.touched)
+
+    # ------------------------------------------------------------ a call's life
+
+    def dispatch(self, call: Call) -> None:
+        model = call.model or ""
+        candidates = self._candidates.get(model) or self.candidates(model)
+        if call.sequence is not None:
+            candidates = self._home_of(call.sequence, model, candidates)
+        if not candidates:
+            if self._connecting(model):
+                self._wait(call)
+            else:
+                self.refuse(call, Status.UNAVAILABLE, self._why_none(model))
+            return
+        if call.refused_by is not None and len(candidates) > 1:
+            candidates = [replica for replica in candidates if replica is not call.refused_by]
+        cost_s, size = 0.0, 0
+        if call.info.infers and not call.info.streaming and call.held:
+            size = int.from_bytes(call.held[0][1:5], "big")
+            cost_s = self.work.of(model).cost.estimate(size)
+        replica = self.policy.pick(candidates, cost_s) if len(candidates) > 1 else candidates[0]
+        stats = replica.stats.get(model) or replica.stats_of(model)
+        if stats.slots and stats.in_flight >= stats.slots and call.sequence is None and size:
+            chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s)
+            if chosen is None:
+                self.work.wait(call, cost_s, candidates, self.loop.time())
+                return
+            replica, stats = chosen, chosen.stats_of(model)
+        connection = replica.connection()
+        if connection is None:
+            with_room = [candidate for candidate in candidates if candidate.connection() is not None]
+            if not with_room:
+                self._wait(call)
+                return
+            replica = self.policy.pick(with_room, cost_s)
+            stats = replica.stats_of(model)
+            connection = replica.connection()
+            if connection is None:
+                raise AssertionError("a replica with room has a connection with room")
+        block = call.fields.block
+        if call.delayed and call.deadline is not None:
+            left = call.deadline - self.loop.time()
+            if left <= 0:
+                self.refuse(call, Status.DEADLINE_EXCEEDED, "the deadline passed before a replica had room")
+                return
+            block = grpc.with_timeout(call.fields, left)
+        stream_id = connection.open_stream_id()
+        leg = Leg(connection, stream_id, replica, stats)
+        leg.size, leg.cost_s = size, cost_s
+        replica.work_s += cost_s
+        connection.streams[stream_id] = leg
+        leg.partner = call
+        call.partner = leg
+        call.tries += 1
+        held = call.held or ()
+        connection.send_headers(leg, block, call.receive_closed and not held)
+        self._send_held(call, leg, connection)
+
+    def serve_queue(self, model: str) -> None:
+        """Give waiting calls to replicas that have room for them."""
+        for _ in range(self.work.waiting_for(model)):
+            if not any(replica.has_room(model) for replica in self.candidates(model)):
+                return
+            call = self.work.next(model, self.loop.time())
+            if call is not None and not call.done:
+                self.dispatch(call)
+                if call.entry is not None:  # it waits on, for a replica that will be done sooner
+                    return
+
+    def _send_held(self, call: Call, leg: Leg, connection: Sender) -> None:
+        """Send what has arrived of the body; keep it for another try while it is small."""
+        held = call.held
+        if held is None:
+            return
+        if call.tries > 1:
+            leg.credited = call.held_bytes
+        last = len(held) - 1
+        for index, payload in enumerate(held):
+            if connection.send_data(leg, payload, call.receive_closed and index == last):
+                connection.on_drained(leg, len(payload))
+        if call.info.streaming or not self.may_keep(call):
+            self.drop_replay(call)
+
+    def _home_of(self, sequence: SequenceRef, model: str, candidates: list[Replica]) -> list[Replica]:
+        """Where a sequence's request must go: the replica that holds its state, draining or not. A start that
+        is not known yet is pinned by the choice that follows; with several workers, by the choice that all
+        of them would make."""
+        now = self.loop.time()
+        home = self.sequences.replica_of(sequence.key, now)
+        if home is not None and any(connection.usable for connection in home.connections):
+            return [home]
+        if sequence.start:
+            if not candidates:
+                return []
+            chosen = (
+                pointed_at(sequence.key, candidates) if self.workers > 1 else self.policy.pick(candidates)
+            )
+            self.sequences.pin(sequence.key, chosen, now)
+            return [chosen]
+        if self.workers > 1:
+            serving = [replica for replica in self.replicas.values() if model in replica.row.models]
+            holders = serving or candidates
+            return [pointed_at(sequence.key, holders)] if holders else []
+        return candidates
+
+    def _wait(self, call: Call) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self.refuse(
+                call,
+                Status.RESOURCE_EXHAUSTED,
+                f"{MAX_WAITING} requests already wait for a replica with room",
+            )
+            return
+        call.waiting = call.delayed = True
+        self._waiting.append(call)
+
+    def _why_none(self, model: str) -> str:
+        if self.table is None:
+            return "the router has not yet heard from its controller"
+        rows = self.table.replicas
+        if not rows:
+            return f"no replica of fleet {self.table.fleet!r} is ready; `tritonfleet ps` says why"
+        lost = [replica for replica in self.replicas.values() if not replica.reachable]
+        draining = sum(row.draining for row in rows)
+        what = f"model {model!r}" if model else "this request"
+        detail = f"{draining} of {len(rows)} replicas draining, {len(lost)} not reachable"
+        if lost:
+            detail += f" (last: {lost[-1].id}: {lost[-1].last_error})"
+        return f"no replica can take {what}: {detail}; `tritonfleet ps` says why"

@@ -1,0 +1,216 @@
+"""gRPC over HTTP/2 as the router needs it: status trailers, what a request asks for, the message's model.
+
+Bodies are never parsed: `peek_model` reads the first few bytes of the first message, no more.
+"""
+
+from enum import IntEnum
+from urllib.parse import quote_from_bytes
+
+from tritonfleet.http2.fieldrules import request_fault
+from tritonfleet.http2.fields import Fields, encode
+from tritonfleet.http2.stream import Buffer
+
+SERVICE = b"/inference.GRPCInferenceService/"
+
+# RPCs whose request message begins with the model's name as field 1 (grpc_service.proto).
+MODEL_RPCS = frozenset(
+    SERVICE + name
+    for name in (
+        b"ModelInfer",
+        b"ModelStreamInfer",
+        b"ModelReady",
+        b"ModelMetadata",
+        b"ModelConfig",
+        b"ModelStatistics",
+    )
+)
+# RPCs that speak of the whole server: the router answers them itself (`router.own`), for the fleet.
+OWN_RPCS = frozenset(
+    SERVICE + name
+    for name in (
+        b"ServerLive",
+        b"ServerReady",
+        b"ModelReady",
+        b"ModelStatistics",
+        b"RepositoryIndex",
+        b"RepositoryModelLoad",
+        b"RepositoryModelUnload",
+        b"SystemSharedMemoryStatus",
+        b"SystemSharedMemoryRegister",
+        b"SystemSharedMemoryUnregister",
+        b"CudaSharedMemoryStatus",
+        b"CudaSharedMemoryRegister",
+        b"CudaSharedMemoryUnregister",
+        b"TraceSetting",
+        b"LogSettings",
+    )
+) | {b"/grpc.health.v1.Health/Check"}
+INFER_RPCS = frozenset((SERVICE + b"ModelInfer", SERVICE + b"ModelStreamInfer"))
+# What changes a server: never sent twice unless it was provably not looked at.
+CHANGING_RPCS = frozenset(
+    SERVICE + name
+    for name in (
+        b"RepositoryModelLoad",
+        b"RepositoryModelUnload",
+        b"SystemSharedMemoryRegister",
+        b"SystemSharedMemoryUnregister",
+        b"CudaSharedMemoryRegister",
+        b"CudaSharedMemoryUnregister",
+        b"TraceSetting",
+        b"LogSettings",
+    )
+)
+STREAMING_RPCS = frozenset(
+    (SERVICE + b"ModelStreamInfer", b"/grpc.health.v1.Health/Watch", SERVICE + b"RepositoryModelStream")
+)
+
+
+class Status(IntEnum):
+    """gRPC status codes (grpc/status.h)."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+# What a response without grpc-status means, by its HTTP status (gRPC's http-grpc-status-mapping).
+FROM_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+
+
+class RequestInfo:
+    """What one header list of a client asks for; parsed once per distinct list."""
+
+    __slots__ = (
+        "fault",
+        "infers",
+        "is_own",
+        "names_model",
+        "path",
+        "refusal",
+        "repeatable",
+        "streaming",
+        "timeout_s",
+    )
+
+    def __init__(self, fields: Fields) -> None:
+        self.path = fields.get(b":path") or b""
+        self.names_model = self.path in MODEL_RPCS
+        self.infers = self.path in INFER_RPCS
+        self.is_own = self.path in OWN_RPCS
+        self.streaming = self.path in STREAMING_RPCS
+        # Inference is a pure function of its inputs; so are the questions about models.
+        self.repeatable = (
+            self.path.startswith(SERVICE) and self.path not in CHANGING_RPCS and not self.streaming
+        )
+        self.timeout_s = parse_timeout(fields.get(b"grpc-timeout"))
+        self.fault = request_fault(fields.items)
+        self.refusal = self._refusal(fields)
+
+    def _refusal(self, fields: Fields) -> bytes | None:
+        """The header block that answers a request which is not gRPC, or None."""
+        content_type = fields.get(b"content-type") or b""
+        if fields.get(b":method") != b"POST":
+            return encode(((b":status", b"405"), (b"allow", b"POST")))
+        if not self.path.startswith(b"/"):
+            return encode(((b":status", b"400"),))
+        if not content_type.startswith(b"application/grpc"):
+            return encode(((b":status", b"415"),))
+        return None
+
+
+TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def parse_timeout(value: bytes | None) -> float | None:
+    """Seconds of a grpc-timeout header (at most 8 digits and a unit); None without one, or if malformed."""
+    if not value or not value[:-1].isdigit() or len(value) > 9:
+        return None
+    unit = TIMEOUT_UNITS.get(value[-1:])
+    return int(value[:-1]) * unit if unit is not None else None
+
+
+def with_timeout(fields: Fields, left_s: float) -> bytes:
+    """The request's header block with ``left_s`` seconds as its grpc-timeout: what is left of it after some
+    time in the router."""
+    micros = max(1, int(left_s * 1e6))
+    value = (
+        b"%du" % micros if micros < 10**8 else b"%dm" % (micros // 1000) if micros < 10**11 else b"99999999S"
+    )
+    return encode(tuple((name, value if name == b"grpc-timeout" else given) for name, given in fields.items))
+
+
+def request_info(fields: Fields) -> RequestInfo:
+    if fields.info is None:
+        fields.info = RequestInfo(fields)
+    info: RequestInfo = fields.info
+    return info
+
+
+def status_of(fields: Fields) -> int:
+    """The gRPC status that a response's last header list carries, or the one its HTTP status stands for."""
+    if fields.info is None:
+        raw = fields.get(b"grpc-status")
+        if raw is not None and raw.isdigit():
+            fields.info = int(raw)
+        else:
+            http = fields.get(b":status") or b""
+            fields.info = FROM_HTTP.get(int(http), 2) if http.isdigit() else 2
+    status: int = fields.info
+    return status
+
+
+def _status_items(status: int, message: str) -> tuple[tuple[bytes, bytes], ...]:
+    # Percent-encoding as in the gRPC over HTTP/2 specification: everything but printable ASCII, and "%".
+    text = quote_from_bytes(message.encode(), safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    return ((b"grpc-status", str(int(status)).encode()), (b"grpc-message", text))
+
+
+def trailers(status: int, message: str) -> bytes:
+    """A header block that ends a response already begun."""
+    return encode(_status_items(status, message))
+
+
+def trailers_only(status: int, message: str, pushback_s: float | None = None) -> bytes:
+    """A header block that is a whole response: an answer of the router's own."""
+    items = ((b":status", b"200"), (b"content-type", b"application/grpc"), *_status_items(status, message))
+    if pushback_s is not None:
+        items = (*items, (b"grpc-retry-pushback-ms", b"%d" % max(1, round(pushback_s * 1000))))
+    return encode(items)
+
+
+def peek_model(data: Buffer) -> str | None:
+    """The model's name at the start of a request's first message; "" if it names none (or is compressed, and
+    its bytes say nothing); None while too few bytes have arrived to tell.
+
+    A gRPC message is a flag byte, a 4-byte length, then the protobuf: field 1, a string, is the tag 0x0A, a
+    varint length, and the bytes.
+    """
+    size = len(data)
+    if size < 5:
+        return None
+    if data[0] != 0 or (data[1] | data[2] | data[3] | data[4]) == 0:
+        return ""
+    if size < 7:
+        return None
+    if data[5] != 0x0A:
+        return ""
+    length, start = data[6], 7
+    if length & 0x80:
+        if size < 8:
+            return None
+        length, start = (length & 0x7F) | (data[7] << 7), 8
+        if length >= 1 << 14:  # no model has such a name: let the replica say what is wrong
+            return ""
+    if size < start + length:
+        return None
+    try:
+        return str(data[start : start + length], "utf-8")
+    except UnicodeDecodeError:
+        return ""

@@ -1,0 +1,207 @@
+"""Answers to the RPCs that speak of the whole fleet, not of one replica.
+
+What the router knows it answers: whether the server lives, whether it is ready, whether a model is ready
+somewhere. Everything else goes to the controller as bytes, which asks the replicas and remembers what must
+be remembered. Without a controller those calls are refused; inference goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tritonfleet.core.wire import RpcAnswer, RpcRequest
+from tritonfleet.router import grpc
+from tritonfleet.router.call import Call
+from tritonfleet.router.grpc import SERVICE, Status
+from tritonfleet.router.transport import flush_all
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tritonfleet.router.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
+
+HEALTH_CHECK = b"/grpc.health.v1.Health/Check"
+TRUE, FALSE = b"\x08\x01", b""  # a message whose field 1 is a bool
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # grpc.health.v1.HealthCheckResponse
+MESSAGE_LIMIT = 64 << 20  # bytes, decompressed
+WITHOUT_DEADLINE_S = 60.0  # longer than the controller takes to ask all replicas
+UNBOUNDED = (
+    SERVICE + b"RepositoryModelLoad",
+    SERVICE + b"RepositoryModelUnload",
+)  # take as long as they take
+UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}  # gRPC over HTTP/2
+
+
+class MessageError(Exception):
+    """A request's message cannot be read; ``status`` is the gRPC status that says so."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class FleetAnswers:
+    """See `router.dispatch.OwnAnswers`."""
+
+    def __init__(self, dispatcher: Dispatcher, control_socket: str) -> None:
+        self._dispatcher = dispatcher
+        self._socket = control_socket
+        self._http: httpx.AsyncClient | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def answer(self, call: Call, body: bytes) -> None:
+        local = self._local(call, body)
+        if local is not None:
+            self._dispatcher.reply(call, local)
+            return
+        task = self._dispatcher.loop.create_task(self._pass_on(call, body))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def close(self) -> None:
+        for task in self._asking:
+            task.cancel()
+        if self._http is not None:
+            await self._http.aclose()
+
+    # ------------------------------------------------------------ what the router knows
+
+    def _local(self, call: Call, body: bytes) -> bytes | None:
+        """The answer's message, if no one else needs to be asked."""
+        path = call.info.path
+        if len(body) == 5 and path == SERVICE + b"ServerLive":  # the message has no fields
+            return TRUE
+        if len(body) == 5 and path == SERVICE + b"ServerReady":
+            return TRUE if self._ready() else FALSE
+        if path == HEALTH_CHECK:
+            return SERVING if self._ready() else NOT_SERVING
+        if path == SERVICE + b"ModelReady" and body[:1] == b"\0":
+            return self._model_ready(body[5:])
+        return None
+
+    def _ready(self) -> bool:
+        return any(replica.available for replica in self._dispatcher.replicas.values())
+
+    def _model_ready(self, message: bytes) -> bytes | None:
+        """Of a model as a whole. A version, or a model that the table does not have, is the controller's to
+        look for: the words for what there is not are Triton's."""
+        model = lone_string(message)
+        if not model:
+            return None
+        serving = [r for r in self._dispatcher.replicas.values() if model in r.row.models]
+        if not serving:
+            return None
+        return TRUE if any(replica.available for replica in serving) else FALSE
+
+    # ------------------------------------------------------------ what the controller knows
+
+    async def _pass_on(self, call: Call, body: bytes) -> None:
+        dispatcher = self._dispatcher
+        try:
+            answer = await self._ask(request_of(call, body), unbounded=call.info.path in UNBOUNDED)
+        except MessageError as error:
+            dispatcher.refuse(call, error.status, str(error))
+        else:
+            if answer.status == Status.OK:
+                dispatcher.reply(call, answer.message)
+            elif not call.done:
+                dispatcher.answer(call, grpc.trailers_only(answer.status, answer.text))
+        flush_all(dispatcher.touched)
+
+    async def _ask(self, request: RpcRequest, *, unbounded: bool) -> RpcAnswer:
+        import httpx  # slow to import; a worker listens first
+
+        if self._http is None:
+            transport = httpx.AsyncHTTPTransport(uds=self._socket)
+            self._http = httpx.AsyncClient(transport=transport, base_url="http://controller/v1", timeout=5.0)
+        limit = None if unbounded else WITHOUT_DEADLINE_S
+        if request.timeout_s is not None:
+            limit = request.timeout_s
+        rpc = request.path.rpartition("/")[2]
+        try:
+            async with asyncio.timeout(limit):
+                response = await self._http.post(
+                    "/router/rpc",
+                    content=msgspec.json.encode(request),
+                    headers={"content-type": "application/json"},
+                    timeout=httpx.Timeout(5.0, read=None, write=None),
+                )
+            response.raise_for_status()
+            return msgspec.json.decode(response.content, type=RpcAnswer)
+        except TimeoutError:
+            raise MessageError(
+                Status.DEADLINE_EXCEEDED, f"{rpc}: no answer for the whole fleet within {limit:g} s"
+            ) from None
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("%s could not be handed to the controller: %r", rpc, error)
+            raise MessageError(
+                Status.UNAVAILABLE,
+                f"{rpc} speaks of the whole fleet and needs its controller, which does not answer; "
+                "inference goes on. `tritonfleet up` starts the controller again",
+            ) from error
+
+
+# ---------------------------------------------------------------- reading a request
+
+
+def request_of(call: Call, body: bytes) -> RpcRequest:
+    """A call and its body as the controller takes it. Raises MessageError."""
+    metadata = {}
+    encoding, timeout = b"identity", None
+    for name, value in call.fields.items:
+        if name == b"grpc-encoding":
+            encoding = value
+        elif name == b"grpc-timeout":
+            timeout = seconds(value)
+        elif name == b"authorization" or name.startswith(b"triton-grpc-protocol-"):
+            metadata[name.decode("ascii", "replace")] = value.decode("ascii", "replace")
+    return RpcRequest(
+        call.info.path.decode("ascii", "replace"), message_of(body, encoding), metadata, timeout
+    )
+
+
+def message_of(body: bytes, encoding: bytes) -> bytes:
+    """The one message of a unary request's body. Raises MessageError."""
+    if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5:
+        raise MessageError(Status.INTERNAL, "a unary request has one message, and all of it")
+    message = body[5:]
+    if body[0] == 0:
+        return message
+    if encoding not in (b"gzip", b"deflate"):
+        name = encoding.decode("ascii", "replace")
+        raise MessageError(Status.UNIMPLEMENTED, f"compression algorithm {name!r} is not supported")
+    unpacking = zlib.decompressobj(wbits=31 if encoding == b"gzip" else 15)
+    try:
+        unpacked = unpacking.decompress(message, MESSAGE_LIMIT + 1)
+    except zlib.error as error:
+        raise MessageError(Status.INTERNAL, f"the message cannot be decompressed: {error}") from error
+    if len(unpacked) > MESSAGE_LIMIT:
+        raise MessageError(
+            Status.RESOURCE_EXHAUSTED, f"a fleet-wide request may have {MESSAGE_LIMIT} bytes, decompressed"
+        )
+    if not unpacking.eof:
+        raise MessageError(Status.INTERNAL, "the message cannot be decompressed: it is cut off")
+    return unpacked
+
+
+def seconds(timeout: bytes) -> float | None:
+    """A grpc-timeout header: up to 8 digits and a unit. None if it is not one."""
+    digits, unit = timeout[:-1], UNITS_S.get(timeout[-1:])
+    return int(digits) * unit if unit is not None and digits.isdigit() else None
+
+
+def lone_string(message: bytes) -> str:
+    """The string in field 1 of a message that has nothing else and is short, else ""."""
+    if len(message) < 2 or message[0] != 0x0A or message[1] != len(message) - 2 or message[1] & 0x80:
+        return ""
+    try:
+        return message[2:].decode()
+    except UnicodeDecodeError:
+        return ""

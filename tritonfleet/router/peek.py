@@ -1,0 +1,152 @@
+"""What the router reads of a ModelInferRequest: its model and whether it belongs to a sequence. No more.
+
+The message is protobuf; fields are written in the order of their numbers: 1 model_name, 2 model_version,
+3 id, 4 parameters (a map), 5 inputs … (grpc_service.proto). So everything of interest stands before the
+tensors, in the first bytes. Whether "sequence_id" occurs there at all is one search in C; only then are
+they parsed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tritonfleet.http2.stream import Buffer
+
+PEEK_LIMIT = 4096  # bytes of a message within which its parameters must stand
+SEQUENCE_ID = b"sequence_id"
+
+SequenceKey = tuple[str, str, int | str]  # model, kind of id, id
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRef:
+    """A request's place in a sequence (Triton's parameters sequence_id, sequence_start, sequence_end)."""
+
+    key: SequenceKey
+    start: bool
+    end: bool
+
+
+def enough(data: Buffer) -> bool:
+    """Whether ``data``, the first bytes of a call's body, hold all that a peek may need."""
+    size = len(data)
+    if size >= PEEK_LIMIT:
+        return True
+    return size >= 5 and size >= 5 + int.from_bytes(data[1:5], "big")
+
+
+def peek_sequence(data: Buffer, model: str) -> SequenceRef | None:
+    """The sequence that the message at the start of ``data`` (with its 5-byte prefix) belongs to, if any.
+    A compressed message tells nothing, nor does the end of a request without one."""
+    if not data or data[0] != 0:
+        return None
+    head = bytes(data[: PEEK_LIMIT + 5])
+    if head.find(SEQUENCE_ID) < 0:
+        return None
+    try:
+        return _parameters(head[5 : 5 + int.from_bytes(head[1:5], "big")], model)
+    except (IndexError, UnicodeDecodeError):
+        return None  # cut off or malformed: Triton will say what is wrong
+
+
+def peek_priority(data: Buffer) -> int:
+    """Triton's parameter "priority" of the message at the start of ``data``; 0, the default, without one."""
+    if len(data) < 5 or data[0] != 0:
+        return 0
+    head = bytes(data[: PEEK_LIMIT + 5])
+    if head.find(b"priority") < 0:
+        return 0
+    try:
+        for name, _, value in _entries(head[5 : 5 + int.from_bytes(head[1:5], "big")]):
+            if name == "priority" and isinstance(value, int):
+                return value
+    except (IndexError, UnicodeDecodeError):
+        return 0
+    return 0
+
+
+def _parameters(message: bytes, model: str) -> SequenceRef | None:
+    key: SequenceKey | None = None
+    flags = {"sequence_start": False, "sequence_end": False}
+    for name, kind, value in _entries(message):
+        if name == "sequence_id" and value not in (0, ""):
+            key = (model, kind, value)
+        elif name in flags:
+            flags[name] = bool(value)
+    return SequenceRef(key, flags["sequence_start"], flags["sequence_end"]) if key is not None else None
+
+
+def _entries(message: bytes) -> Iterator[tuple[str, str, int | str]]:
+    """The parameters of a ModelInferRequest: (name, "int" or "str", value)."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        if tag & 7 != 2 or tag >> 3 > 4:
+            return  # the tensors begin
+        length, at = _varint(message, at)
+        if tag >> 3 == 4:
+            yield _entry(message[at : at + length])
+        at += length
+
+
+def _entry(entry: bytes) -> tuple[str, str, int | str]:
+    """One parameter: (name, "int" or "str", value)."""
+    name, value = "", b""
+    at = 0
+    while at < len(entry):
+        tag, at = _varint(entry, at)
+        length, at = _varint(entry, at)
+        if tag == 0x0A:
+            name = entry[at : at + length].decode()
+        elif tag == 0x12:
+            value = entry[at : at + length]
+        at += length
+    if not value:
+        return name, "int", 0
+    if value[0] == 0x1A:  # string_param
+        length, at = _varint(value, 1)
+        return name, "str", value[at : at + length].decode()
+    if value[0] in (0x08, 0x10, 0x28):  # bool_param, int64_param, uint64_param
+        return name, "int", _varint(value, 1)[0]
+    return name, "int", 0
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+class StreamScanner:
+    """Finds the beginning of every message of a stream in the pieces it arrives in."""
+
+    __slots__ = ("_head", "_left")
+
+    def __init__(self) -> None:
+        self._head = b""  # of the message at hand, while too little of it is here
+        self._left = 0  # bytes of the message at hand that are still to come, once it was looked at
+
+    def feed(self, payload: Buffer) -> list[bytes]:
+        """The heads (prefix and first bytes) of the messages whose peek became possible with ``payload``."""
+        heads: list[bytes] = []
+        data = self._head + bytes(payload) if self._head else payload
+        self._head = b""
+        at, size = 0, len(data)
+        while at < size:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+                continue
+            rest = size - at
+            length = int.from_bytes(data[at + 1 : at + 5], "big") if rest >= 5 else 0
+            if rest < 5 or rest < min(5 + length, PEEK_LIMIT):
+                self._head = bytes(data[at:])
+                break
+            heads.append(bytes(data[at : at + min(5 + length, PEEK_LIMIT)]))
+            self._left = 5 + length
+        return heads

@@ -1,0 +1,252 @@
+"""One replica as the router knows it: its connections and what is in flight there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from tritonfleet.core.cost import Pace
+from tritonfleet.core.wire import TableReplica
+from tritonfleet.http2.fields import Fields
+from tritonfleet.http2.frames import ErrorCode
+from tritonfleet.http2.stream import Buffer, Stream
+from tritonfleet.router import grpc
+from tritonfleet.router.call import Call, CallStats, Leg
+from tritonfleet.router.transport import SocketConnection, flush_all
+
+if TYPE_CHECKING:
+    from tritonfleet.router.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2.0
+FIRST_RETRY_S = 0.05
+LAST_RETRY_S = 1.0
+USER_TIMEOUT_MS = 20_000  # unacknowledged data this old: the replica's host is gone (TCP_USER_TIMEOUT)
+
+
+class ReplicaConnection(SocketConnection):
+    """A connection to one replica, shared by the calls of many clients. We are the client."""
+
+    is_client = True
+    credit_on_receipt = True
+
+    def __init__(self, dispatcher: Dispatcher, replica: Replica) -> None:
+        self.dispatcher = dispatcher
+        self.replica = replica
+        self.closed: asyncio.Event = asyncio.Event()
+        self.refusing = False  # it said GOAWAY: what runs may finish, nothing new
+        super().__init__(dispatcher.touched, dispatcher.loop)
+
+    @property
+    def usable(self) -> bool:
+        return not self.refusing and self.transport is not None and not self.transport.is_closing()
+
+    def on_headers(self, _id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
+        leg: Leg = stream  # type: ignore[assignment] # every stream of this connection is a Leg
+        call: Call | None = leg.partner  # type: ignore[assignment] # whose partner is a Call
+        if call is None:
+            return
+        if not call.answered:
+            call.answered = True
+            self.dispatcher.drop_replay(call)
+        call.connection.send_headers(call, fields.block, end_stream)
+        if end_stream:
+            self.dispatcher.complete(call, leg, grpc.status_of(fields))
+
+    def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
+        call: Call | None = stream.partner  # type: ignore[assignment] # see on_headers
+        if call is None:
+            return
+        if call.connection.send_data(call, payload, end_stream):
+            self.credit(stream, len(payload))
+        if end_stream:  # a response without trailers: not gRPC, passed on as it is
+            self.dispatcher.complete(call, stream, grpc.Status.UNKNOWN)  # type: ignore[arg-type] # see on_headers
+
+    def on_reset(self, stream: Stream, code: int) -> None:
+        self.dispatcher.leg_reset(stream, code)  # type: ignore[arg-type] # see on_headers
+
+    def on_drained(self, stream: Stream, size: int) -> None:
+        """Request bytes that had waited have gone to the replica: the client may send as many more."""
+        leg: Leg = stream  # type: ignore[assignment] # see on_headers
+        known = min(leg.credited, size)
+        leg.credited -= known
+        if leg.partner is not None and size > known:
+            leg.partner.connection.credit(leg.partner, size - known)
+
+    def on_settings(self) -> None:
+        self.dispatcher.room_changed()
+
+    def on_goaway(self, last_stream: bytes, code: int, debug: bytes) -> None:
+        """What it will never look at goes elsewhere; the rest may finish here; a new connection is opened."""
+        self.refusing = True
+        log.info(
+            "%s: GOAWAY %s %s", self.replica.instance, ErrorCode(code).name if code < 14 else code, debug[:80]
+        )
+        for stream_id, leg in list(self.streams.items()):
+            if stream_id > last_stream:
+                del self.streams[stream_id]
+                self.dispatcher.leg_reset(leg, ErrorCode.REFUSED_STREAM)  # type: ignore[arg-type] # see on_headers
+        self.close_if_refusing()
+        self.closed.set()
+        self.dispatcher.room_changed()
+
+    def close_if_refusing(self) -> None:
+        if self.refusing and not self.streams:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        why = str(exc) if exc is not None else "it closed the connection"
+        self.replica.without(self)  # before its calls look for another place
+        legs, self.streams = list(self.streams.values()), {}
+        for leg in legs:
+            self.dispatcher.leg_lost(leg, why)  # type: ignore[arg-type] # see on_headers
+        self.blocked.clear()
+        self.closed.set()
+        self.replica.on_connection_lost(why)
+        flush_all(self.dispatcher.touched)
+
+
+class Replica:
+    """A row of the table, connected. ``available`` means: the router may send new requests there."""
+
+    def __init__(self, dispatcher: Dispatcher, row: TableReplica, connections: int) -> None:
+        self.dispatcher = dispatcher
+        self.row = row
+        self.id, self.instance = row.id, row.instance
+        self.in_flight = 0
+        self.work_s = 0.0  # expected seconds of what is in flight
+        self.paces = Pace()
+        self.pace = 1.0  # paces.value, one look-up nearer
+        self.stats: dict[str, CallStats] = {}
+        self.connections: list[ReplicaConnection] = []
+        self.reachable = True  # until an attempt to connect fails
+        self.untried = True  # no attempt has succeeded or failed yet
+        self.last_error = ""
+        self.sequences = 0  # open ones, whose state is there
+        self.failures_in_row = 0
+        self.ejections = 0
+        self.ejected_until: float | None = None  # by the loop's clock: answers badly, is not chosen
+        self.retired = False  # no longer in the table: goes away when its last call ends
+        self._slots = [asyncio.create_task(self._keep_connected()) for _ in range(connections)]
+
+    @property
+    def available(self) -> bool:
+        return not self.retired and not self.row.draining and any(c.usable for c in self.connections)
+
+    def connection(self) -> ReplicaConnection | None:
+        """The usable connection with the fewest streams, or None if none has room for one more."""
+        best, fewest = None, 1 << 31
+        for connection in self.connections:
+            streams = len(connection.streams)
+            if streams < fewest and streams < connection.peer_max_streams and connection.usable:
+                best, fewest = connection, streams
+        return best
+
+    def stats_of(self, model: str) -> CallStats:
+        stats = self.stats.get(model)
+        if stats is None:
+            stats = self.stats[model] = CallStats(model, self.row.slots.get(model, 0))
+        return stats
+
+    def start_slow(self) -> None:
+        """Less than its peers for its first seconds back."""
+        self.paces.start_slow()
+        self.pace = self.paces.value
+
+    def has_room(self, model: str) -> bool:
+        """Whether it can usefully hold one more call for ``model``."""
+        stats = self.stats_of(model)
+        return not stats.slots or stats.in_flight < stats.slots
+
+    def update(self, row: TableReplica) -> None:
+        """A newer row of the table."""
+        self.row = row
+        for model, stats in self.stats.items():
+            stats.slots = row.slots.get(model, 0)
+
+    async def _keep_connected(self) -> None:
+        """Hold one connection open for as long as the replica is in the table."""
+        loop, delay = asyncio.get_running_loop(), FIRST_RETRY_S
+        while not self.retired:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    _, connection = await loop.create_connection(
+                        lambda: ReplicaConnection(self.dispatcher, self), self.row.host, self.row.port
+                    )
+            except (OSError, TimeoutError) as error:
+                self._note_unreachable(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LAST_RETRY_S)
+                continue
+            sock = connection.transport.get_extra_info("socket") if connection.transport else None
+            if sock is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            self.connections.append(connection)
+            self.reachable, self.last_error = True, ""
+            connected_at = loop.time()
+            self.untried = False
+            self.dispatcher.room_changed()
+            flush_all(self.dispatcher.touched)
+            await connection.closed.wait()
+            if loop.time() - connected_at > LAST_RETRY_S:
+                delay = FIRST_RETRY_S
+            else:  # accepts and hangs up: to ask again at once would only spin
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LAST_RETRY_S)
+
+    def _note_unreachable(self, error: Exception) -> None:
+        reason = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
+        if self.reachable:
+            log.warning(
+                "%s cannot be reached at %s:%d: %s", self.instance, self.row.host, self.row.port, reason
+            )
+        self.reachable, self.last_error = False, reason
+        if self.untried:
+            self.untried = False
+            self.dispatcher.room_changed()
+            flush_all(self.dispatcher.touched)
+
+    def without(self, connection: ReplicaConnection) -> None:
+        """It can carry nothing any more."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+        self.dispatcher.choose_anew()
+
+    def on_connection_lost(self, why: str) -> None:
+        if not self.retired:
+            self.dispatcher.note_failure(self)
+        if not self.connections and not self.retired:
+            self.last_error = why
+            log.warning("%s: all connections lost: %s", self.instance, why)
+        self.dispatcher.room_changed()
+
+    def retire(self) -> None:
+        """It left the table: nothing new goes there, what runs may finish, then its connections close."""
+        self.retired = True
+        for task in self._slots:
+            task.cancel()
+        self.close_if_idle()
+
+    def close_if_idle(self) -> None:
+        if self.retired:
+            for connection in list(self.connections):
+                if not connection.streams:
+                    connection.close()
+
+    async def close(self) -> None:
+        self.retired = True
+        for task in self._slots:
+            task.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.close()
+
+    def __repr__(self) -> str:
+        words = [
+            word for word, is_so in (("draining", self.row.draining), ("retired", self.retired)) if is_so
+        ]
+        return f"<Replica {self.instance} in_flight={self.in_flight} {' '.join(words) or 'serving'}>"
