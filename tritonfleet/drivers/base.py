@@ -13,6 +13,17 @@ from tritonfleet.core.model import Device, ExitStatus
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerSettings:
+    """What only a container engine needs to know. ``shm_size`` in bytes; ``user`` "" is the image's own;
+    ``ulimits``: name and limit, -1 is unlimited; None is what NVIDIA recommends, where there is a GPU."""
+
+    image: str = ""
+    shm_size: int = 1 << 30
+    user: str = ""
+    ulimits: tuple[tuple[str, int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """Everything needed to launch one replica. ``exit_timeout_s`` is Triton's own
     ``--exit-timeout-secs``; a stop that is not forced always waits longer than that."""
@@ -28,6 +39,7 @@ class LaunchSpec:
     args: tuple[str, ...] = ()  # further tritonserver arguments, verbatim, last (so they win)
     env: dict[str, str] = field(default_factory=dict)
     exit_timeout_s: int = 30
+    container: ContainerSettings = ContainerSettings()
 
     @property
     def instance(self) -> str:

@@ -1,0 +1,119 @@
+"""A Docker daemon of a test's own, which it may restart, and an image that is two programs of this host."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tritonfleet.drivers.docker_engine import DockerEngine
+
+IMAGE = "tritonserver-that-sleeps"
+# It stands for a server: says something, runs, and exits when it is told to.
+SERVER = "#!/bin/sh\necho serving\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n"
+WAIT_S = 60.0
+
+
+class OwnDaemon:
+    """In a network namespace of its own and without a network: a daemon without a bridge removes the one
+    that is there, and that would be another daemon's."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tfd-"))  # short: sockets below have long names
+        self.host = f"unix://{self.folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> None:
+        with (self.folder / "dockerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "unshare", "--net",
+                    "dockerd", "--bridge", "none", "--iptables=false", "--ip6tables=false",
+                    "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
+                    "--pidfile", f"{self.folder}/pid", "--host", self.host, *flags,
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + WAIT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self.folder / "dockerd.log").read_text()[-3000:])
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        return subprocess.run(
+            ["docker", "-H", self.host, "version"], capture_output=True, check=False
+        ).returncode == 0  # fmt: skip
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(WAIT_S)
+            self._process = None
+
+    def make_image(self, name: str = IMAGE, *, server: str = SERVER) -> None:
+        """An image of this host's shell, sleep, their libraries, and ``server`` as its tritonserver."""
+        engine = DockerEngine(self.host, os.environ)
+        try:
+            engine.now(
+                "import", lambda client: client.import_image_from_data(_archive(server), repository=name)
+            )
+        finally:
+            engine.close()
+
+    def end(self) -> None:
+        engine = DockerEngine(self.host, os.environ)
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self.start()
+            engine.now("clear", lambda client: [
+                client.remove_container(row["Id"], force=True) for row in client.containers(all=True)
+            ])  # fmt: skip
+        finally:
+            engine.close()
+            self.stop()
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in reversed([mount for mount in mounts if mount.startswith(f"{self.folder}/")]):
+                subprocess.run(["umount", "-l", mount], check=False)
+            shutil.rmtree(self.folder)
+
+
+def require() -> None:
+    missing = ""
+    if os.geteuid() != 0:
+        missing = "starting a Docker daemon needs root"
+    elif shutil.which("dockerd") is None or shutil.which("docker") is None:
+        missing = "there is no dockerd or no docker on PATH"
+    if missing and os.environ.get("TRITONFLEET_REQUIRE_DOCKER") == "1":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+def _archive(server: str) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for program in ("/bin/sh", "/bin/sleep"):
+            path = Path(program).resolve()
+            _add(tar, program, path.read_bytes())
+            linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+            for library in re.findall(r"(/\S+) \(0x", linked):
+                _add(tar, library, Path(library).resolve().read_bytes())
+        if server:
+            _add(tar, "/usr/bin/tritonserver", server.encode())
+        _add(tar, "/etc/passwd", b"root:x:0:0::/:/bin/sh\n")
+    return data.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    if name.lstrip("/") in tar.getnames():  # two programs may need one library
+        return
+    entry = tarfile.TarInfo(name.lstrip("/"))
+    entry.size, entry.mode = len(content), 0o755
+    tar.addfile(entry, io.BytesIO(content))

@@ -1,0 +1,149 @@
+"""A fleet file as a plain compose file: a fleet of fixed size, for those who want no controller. Pure.
+
+Each replica becomes a service, pinned by a device reservation and restarted by Docker; the router becomes
+one with a fixed table. There is no scaling, no draining and no health check but the router's own: a replica
+without a connection is not chosen.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import msgspec
+
+from tritonfleet.config import FleetSpec, PoolSpec
+from tritonfleet.core.model import Device
+from tritonfleet.core.placement import place
+from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
+from tritonfleet.drivers.base import ContainerSettings, DriverError, LaunchSpec
+from tritonfleet.drivers.docker_container import (
+    INSIDE,
+    MODELS,
+    STOP_MARGIN_S,
+    command,
+    device_requests,
+    environment,
+    ulimits,
+)
+
+ROUTER_PORT = 8001
+# A table is handed over in the environment, because inline `configs` need a recent compose.
+START_ROUTER = 'printf %s "$ROUTER_TABLE" >/tmp/table.json && exec "$@"'
+
+
+def compose(
+    spec: FleetSpec,
+    devices: Sequence[Device],
+    models: Mapping[str, tuple[str, ...]],
+    settings: Mapping[str, ContainerSettings],
+    *,
+    router_image: str,
+) -> dict[str, Any]:
+    """The compose file as plain data. ``models`` and ``settings`` by pool: what each serves, how it runs.
+    Raises DriverError when a pool has no image, or the replicas do not fit on the devices."""
+    for name, pool in spec.pools.items():
+        if not pool.triton.image:
+            raise DriverError(f"pool {name} names no image", remedy=f"set pools.{name}.triton.image")
+    replicas = list(_placed(spec, devices, settings))
+    services = {launch.replica: _service(launch) for launch in replicas}
+    table = _table(spec, replicas, models)
+    services["router"] = _router(spec, table, sorted(services), router_image)
+    found: dict[str, Any] = _escaped({"services": services})
+    return found
+
+
+def _placed(
+    spec: FleetSpec, devices: Sequence[Device], settings: Mapping[str, ContainerSettings]
+) -> Iterator[LaunchSpec]:
+    shares: dict[str, float] = {}
+    for name, pool in spec.pools.items():
+        for ordinal in range(pool.replicas.first_size):
+            device, reason = _device(devices, shares, pool)
+            if device is None:
+                raise DriverError(
+                    f"no device for {name}-{ordinal}: {reason}",
+                    remedy="list more devices, or lower replicas.initial",
+                )
+            shares[device.id] = shares.get(device.id, 0.0) + 1 / pool.replicas.per_device
+            yield LaunchSpec(
+                spec.name, name, f"{name}-{ordinal}", 1, "", (device,), pool.model_repository, pool.models,
+                pool.triton.args, dict(pool.triton.env), ceil(pool.triton.exit_timeout), settings[name],
+            )  # fmt: skip
+
+
+def _device(
+    devices: Sequence[Device], shares: Mapping[str, float], pool: PoolSpec
+) -> tuple[Device | None, str]:
+    found = place(devices, shares, pool.replicas.per_device)
+    return found.device, found.reason
+
+
+def _service(launch: LaunchSpec) -> dict[str, Any]:
+    service: dict[str, Any] = {
+        "image": launch.container.image,
+        "command": command(launch),
+        "environment": environment(launch),
+        "volumes": [f"{launch.model_repository}:{MODELS}:ro"],
+        "shm_size": launch.container.shm_size,
+        "init": True,
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{launch.exit_timeout_s + STOP_MARGIN_S}s",
+    }
+    if launch.container.user:
+        service["user"] = launch.container.user
+    if limits := ulimits(launch):
+        service["ulimits"] = {limit["Name"]: limit["Soft"] for limit in limits}
+    if requests := device_requests(launch):
+        reserved = [
+            {"driver": "nvidia", "device_ids": request["DeviceIDs"], "capabilities": ["gpu"]}
+            for request in requests
+        ]
+        service["deploy"] = {"resources": {"reservations": {"devices": reserved}}}
+    return service
+
+
+def _table(
+    spec: FleetSpec, replicas: Sequence[LaunchSpec], models: Mapping[str, tuple[str, ...]]
+) -> RouterTable:
+    queue = spec.router.queue
+    rows = tuple(
+        TableReplica(
+            launch.replica, launch.instance, launch.pool, launch.replica, INSIDE.grpc, False,
+            models[launch.pool],
+        )
+        for launch in replicas
+    )  # fmt: skip
+    settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
+    return RouterTable(spec.name, 1, spec.router.policy, rows, settings)
+
+
+def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
+    listen = spec.router.listen
+    address = f"[{listen.host}]" if ":" in listen.host else listen.host
+    run = [
+        "python", "-m", "tritonfleet.router", "--fleet", spec.name, "--listen", f"0.0.0.0:{ROUTER_PORT}",
+        "--drain-timeout", f"{spec.router.drain_timeout:g}",
+        "--connections", str(spec.router.connections_per_replica), "--table", "/tmp/table.json",  # noqa: S108 # in the container, whose /tmp is its own
+    ]  # fmt: skip
+    return {
+        "image": image,
+        "command": ["sh", "-c", START_ROUTER, "router", *run],
+        "environment": {"ROUTER_TABLE": json.dumps(msgspec.to_builtins(table))},
+        "ports": [f"{address}:{listen.port}:{ROUTER_PORT}"],
+        "depends_on": list(replicas),
+        "init": True,
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{ceil(spec.router.drain_timeout) + STOP_MARGIN_S}s",
+    }
+
+
+def _escaped(value: Any) -> Any:
+    """Compose replaces variables in every text; a doubled dollar stands for itself."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
