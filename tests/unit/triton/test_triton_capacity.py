@@ -1,0 +1,49 @@
+"""How much a replica can usefully hold, from model configurations as Triton completes them."""
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from tritonfleet.triton.capacity import MODEL_CONFIG, Capacity, read_capacity, slots_of
+from tritonfleet.triton.client import RawAnswer
+
+CASES = {
+    "one instance": ("instance_group [{count: 1}]", 2),
+    "no group at all": ("", 2),
+    "two instances": ("instance_group [{count: 2}]", 4),
+    "two on each of two GPUs": ("instance_group [{count: 2, gpus: [0, 1]}]", 8),
+    "several groups": ("instance_group [{count: 1}, {count: 3}]", 8),
+    "batches of the model's own making": ("max_batch_size: 8 instance_group [{count: 1}]", 2),
+    "dynamic batching": ("max_batch_size: 8 dynamic_batching {} instance_group [{count: 1}]", 16),
+    "dynamic batching, two instances": (
+        "max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}]",
+        32,
+    ),
+    "dynamic batching without batches": ("dynamic_batching {} instance_group [{count: 1}]", 2),
+    "sequences": ("max_batch_size: 8 sequence_batching {}", 0),
+    "decoupled": ("model_transaction_policy {decoupled: true}", 0),
+    "an ensemble": ("ensemble_scheduling {}", 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_slots(case: str) -> None:
+    text, slots = CASES[case]
+    assert slots_of(text_format.Parse(text, model_config_pb2.ModelConfig())) == slots
+
+
+class Answering:
+    async def call(self, path: str, message: bytes, timeout: float, metadata: dict[str, str]) -> RawAnswer:
+        assert (path, timeout, metadata) == (MODEL_CONFIG, 3.0, {})
+        name = service_pb2.ModelConfigRequest.FromString(message).name
+        if name == "gone":
+            return RawAnswer(3, "unknown model")
+        answer = service_pb2.ModelConfigResponse()
+        if name == "free":
+            answer.config.model_transaction_policy.decoupled = True
+        return RawAnswer(0, "", answer.SerializeToString())
+
+
+async def test_what_cannot_be_read_or_has_no_limit_is_left_out() -> None:
+    found = await read_capacity(Answering(), ["plain", "gone", "free"], 3.0)
+    assert found == Capacity({"plain": 2}, {"plain": 1, "free": 1})
