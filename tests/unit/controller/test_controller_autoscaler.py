@@ -1,0 +1,301 @@
+"""From reports to signals to sizes: windows, pins, dry runs, and a controller that comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from controller_parts import PaperDriver, fleet_of, kinds, reasons, report, spec_of, until, worker_that_runs
+
+from tritonfleet.config import FleetSpec
+from tritonfleet.controller.adopt import adopt
+from tritonfleet.controller.commands import RefusedError, scale
+from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.signals import PoolSamples, sample, utilization
+from tritonfleet.controller.slot import Reading, Slot
+from tritonfleet.core.histogram import Histogram
+from tritonfleet.core.model import ReplicaState
+from tritonfleet.core.stats import ModelRates
+from tritonfleet.core.wire import CallTelemetry, RouterTelemetry, ScaleRequest
+from tritonfleet.drivers.base import Instance
+
+NOW = 1_000_000.0
+QUICK = {"scale_up": {"window": 4, "panic_window": 2}, "scale_down": {"stabilization": 20, "step": 4}}
+
+
+def rates(busy: float, requests: float = 20.0, window_s: float = 2.0) -> ModelRates:
+    """Of one model, ``busy`` of the time, without batching."""
+    return ModelRates("digits", "1", window_s, requests, 0.0, requests, requests, 0.001, busy / requests)
+
+
+def slot(
+    number: int, *, busy: float = 0.5, age: float = 1.0, ready_for: float = 100.0, now: float = NOW
+) -> Slot:
+    instance = Instance(
+        "f", "main", f"main-{number}", 1, "h", (), "pid 1", "127.0.0.1", 1, 2, 3, now - 200, 5
+    )
+    return Slot(
+        f"main-{number}", "main", ReplicaState.READY, "", 1, instance=instance, ready_at=now - ready_for,
+        slots={"digits": 2}, instances={"digits": 1}, cold_start_s=3.0,
+        reading=Reading(now - age, {}, (rates(busy),)),
+    )  # fmt: skip
+
+
+def said(
+    instances: list[str],
+    *,
+    finished: int,
+    took_s: float = 0.05,
+    in_flight: int = 1,
+    waiting: int = 0,
+    pid: int = 1,
+) -> RouterTelemetry:
+    """A worker's report: every instance has ``finished`` so many calls of ``took_s``."""
+    latency = Histogram()
+    for _ in range(finished):
+        latency.record(took_s)
+    calls = tuple(
+        CallTelemetry(name, "digits", in_flight, {"0": finished}, latency.sparse(), latency.sum_s)
+        for name in instances
+    )
+    return RouterTelemetry(
+        0, pid, 0.0, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
+    )
+
+
+# ------------------------------------------------------------ signals
+
+
+def test_windows_are_differences_of_cumulative_counts() -> None:
+    samples, slots = PoolSamples(), [slot(0), slot(1)]
+    names = ["main-0.1", "main-1.1"]
+    for step in range(21):  # 10 s, 20 calls a second on each, 10 of which wait at the end
+        seen = said(names, finished=1000 + 10 * step, waiting=10 if step > 16 else 0)
+        samples.add(sample([seen], 0.2, slots, NOW - 10 + step / 2), 16)
+    found = samples.signals(slots, NOW, (10.0, 2.0), room=4)
+    stable, fast = found.stable, found.fast
+    assert (found.ready, found.room, found.cold_start_s) == (2, 4, 3.0)
+    assert stable.rate.value == pytest.approx(41, rel=0.05)  # 40 answered, 1 a second more waits
+    assert fast.waiting.value == pytest.approx(8, abs=2)
+    assert stable.p99_s.value == pytest.approx(0.05 + 10 / 40, rel=0.1)  # and the longest wait, by Little
+    assert stable.service_s.value == pytest.approx(0.025)
+    assert stable.work.value == pytest.approx(41 * 0.025, rel=0.05)
+    assert stable.utilization.value == pytest.approx(0.5)
+    assert fast.occupancy is not None
+    assert fast.occupancy.value == pytest.approx((2 + 8) / 4, rel=0.3)
+    assert stable.queue_mean_s.fresh
+
+
+def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(11):
+        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5), pid=1 if step < 5 else 2)
+        samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
+    rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
+    assert rate == pytest.approx(10, abs=1)
+
+
+def test_averaging_in_cold_samples() -> None:
+    """A replica that has just become ready: neither its slow first answers nor its statistics count."""
+    samples, slots = PoolSamples(), [slot(0, busy=0.6), slot(1, busy=0.01, ready_for=1.0)]
+    for step in range(11):
+        warm, cold = said(["main-0.1"], finished=10 * step), said(["main-1.1"], finished=step, took_s=9.0)
+        samples.add(sample([warm, cold], 0.2, slots, NOW - 5 + step / 2), 16)
+    found = samples.signals(slots, NOW, (5.0, 5.0))
+    assert (found.ready, found.warming) == (1, 1)
+    assert found.stable.utilization.value == pytest.approx(0.6)
+    assert found.stable.p99_s.value == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_worker_that_is_silent_makes_signals_old_not_zero() -> None:
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(11):
+        samples.add(sample([said(["main-0.1"], finished=10 * step)], None, slots, NOW - 5 + step / 2), 16)
+    found = samples.signals(slots, NOW, (5.0, 5.0))
+    assert found.stable.work.value is None
+    assert "report" in found.stable.work.trouble
+    assert found.stable.utilization.fresh
+
+
+def test_replicas_that_do_not_answer_are_not_idle() -> None:
+    old = utilization([slot(0, busy=0.8), slot(1, busy=0.0, age=60.0)], NOW)
+    assert old.value == pytest.approx(0.8)  # of those that answer
+    assert not old.fresh
+    assert "60 s old" in old.trouble
+    none = utilization([slot(0, age=60.0)], NOW)
+    assert none.value is None
+
+
+def test_without_traffic_there_is_nothing_to_wait_for() -> None:
+    samples, slots = PoolSamples(), [slot(0, busy=0.0)]
+    for step in range(11):
+        samples.add(sample([said(["main-0.1"], finished=7, in_flight=0)], 0.2, slots, NOW - 5 + step / 2), 16)
+    seen = samples.signals(slots, NOW, (5.0, 5.0)).stable
+    assert (seen.work.value, seen.p99_s.value, seen.rate.value) == (0.0, 0.0, 0.0)
+    assert seen.work.fresh
+
+
+def test_calls_that_execute_nothing_are_no_work() -> None:
+    """Somebody polls ModelMetadata: that neither counts as work nor hides how much there is."""
+    samples, slots = PoolSamples(), [slot(0)]
+    assert slots[0].reading is not None
+    slots[0].reading.rates = (ModelRates("digits", "1", 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),)
+    for step in range(11):
+        samples.add(sample([said(["main-0.1"], finished=10 * step)], 0.2, slots, NOW - 5 + step / 2), 16)
+    seen = samples.signals(slots, NOW, (5.0, 5.0)).stable
+    assert seen.rate.value == pytest.approx(20, rel=0.1)
+    assert seen.work.value == 0.0
+    assert seen.work.fresh
+
+
+# ------------------------------------------------------------ sizes
+
+
+def spec_with(folder: Path, **autoscale: Any) -> FleetSpec:
+    return spec_of(folder, replicas={"min": 1, "initial": 2, "max": 6}, autoscale={**QUICK, **autoscale})
+
+
+class Scaled:
+    """A fleet whose load and clock a test sets. ``work`` is in replicas' worth of busy time."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet, self.now, self.work, self.finished = fleet, NOW, 0.5, 0.0
+
+    async def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds * 2)):
+            self.now += 0.5
+            ready = [one for one in self.fleet.slots.values() if one.state is ReplicaState.READY]
+            names = [one.instance.instance for one in ready if one.instance is not None]
+            self.finished += self.work * 10  # 50 ms each
+            busy = min(self.work / max(len(ready), 1), 1.0)
+            for one in ready:
+                one.ready_at, one.slots, one.instances = self.now - 100, {"digits": 2}, {"digits": 1}
+                one.reading = Reading(self.now, {}, (rates(busy, max(busy * 20, 1e-9)),))
+            done = round(self.finished / max(len(names), 1))
+            self.fleet.telemetry.take(said(names, finished=done, in_flight=0), self.now)
+            self.fleet.autoscaler.step(self.now)
+            await asyncio.sleep(0)
+
+    @property
+    def size(self) -> int:
+        return self.fleet.size_of("main")
+
+
+@asynccontextmanager
+async def scaled(folder: Path, **autoscale: Any) -> AsyncIterator[Scaled]:
+    """Two paper replicas, ready; the fleet's own loop does not run."""
+    fleet = fleet_of(folder, PaperDriver(6), spec_with(folder, **autoscale))
+    await adopt(fleet)
+    with worker_that_runs(fleet):
+        fleet.tick(NOW)
+        await until(lambda: sum(one.state is ReplicaState.READY for one in fleet.slots.values()) == 2)
+        for one in fleet.watches.values():
+            one._observe = lambda *_: None
+            one._statistics_due = lambda: False
+        try:
+            yield Scaled(fleet)
+        finally:
+            for server in fleet.driver.servers.values():  # type: ignore[attr-defined] # a PaperDriver
+                server.end(code=0)
+            await fleet.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tritonfleet.yaml").write_text("")
+    return tmp_path
+
+
+async def test_more_work_means_more_replicas_and_the_journal_says_why(folder: Path) -> None:
+    async with scaled(folder) as one:
+        one.work = 1.9
+        await one.pass_time(10)
+        assert one.size == 3
+        (reason,) = reasons(one.fleet, "pool.autoscaled")
+        assert reason.startswith("2 → 3: ")
+        assert "replicas' worth of work" in reason
+        assert one.fleet.autoscaler.reason("main").startswith("autoscaled: ")
+
+
+async def test_without_the_section_nothing_scales_by_itself(folder: Path) -> None:
+    fleet = fleet_of(folder, PaperDriver(6), spec_of(folder))
+    fleet.autoscaler.step(NOW)
+    assert fleet.size_of("main") == 2
+    assert fleet.autoscaler.reason("main") == "the fleet file's size"
+    assert [status.mode for status in fleet.autoscaler.statuses()] == ["off"]
+    await fleet.close()
+
+
+async def test_a_dry_run_decides_and_changes_nothing(folder: Path) -> None:
+    async with scaled(folder, dry_run=True) as one:
+        one.work = 1.9
+        await one.pass_time(10)
+        assert one.size == 2
+        (reason,) = reasons(one.fleet, "pool.would_autoscale")
+        assert reason.endswith("(not done: dry run)")
+        (status,) = one.fleet.autoscaler.statuses()
+        assert (status.mode, status.size, status.wanted) == ("dry run", 2, 3)
+
+
+async def test_a_pin_holds_and_its_end_goes_on_from_it(folder: Path) -> None:
+    async with scaled(folder) as one:
+        scale(one.fleet, ScaleRequest({"main": 5}, by="ann"))
+        one.work = 1.9
+        await one.pass_time(30)
+        assert one.size == 5
+        assert not reasons(one.fleet, "pool.autoscaled")
+        assert one.fleet.autoscaler.reason("main") == "scaled by hand"
+        scale(one.fleet, ScaleRequest(auto=("main",), by="ann"))
+        assert one.size == 5
+        assert reasons(one.fleet, "pool.unpinned") == ["main is sized by its load again by ann"]
+
+
+async def test_a_pin_for_some_time_ends_by_itself(folder: Path) -> None:
+    async with scaled(folder) as one:
+        one.fleet.autoscaler.pin({"main": 4}, "ann", one.now + 5)
+        await one.pass_time(4)
+        assert "main" in one.fleet.sizes
+        await one.pass_time(2)
+        assert "main" not in one.fleet.sizes
+        assert one.size == 4
+        assert "pool.unpinned" in kinds(one.fleet)
+
+
+async def test_pause_holds_the_size_there_is(folder: Path) -> None:
+    async with scaled(folder) as one:
+        answer = scale(one.fleet, ScaleRequest(pause=("main",), by="autoscale pause", for_s=60))
+        assert answer.message == "held main at 2 for 60 s"
+        assert one.fleet.autoscaler.reason("main") == "paused by hand"
+        with pytest.raises(RefusedError):
+            scale(one.fleet, ScaleRequest({"main": 3}, for_s=-1))
+        assert one.size == 2
+
+
+async def test_a_controller_that_comes_back_keeps_the_size(folder: Path) -> None:
+    async with scaled(folder) as one:
+        one.work = 1.9
+        await one.pass_time(10)
+        one.fleet.autoscaler.pin({}, "", None)
+        one.fleet.autoscaler.save(one.now)
+        again = Fleet(
+            one.fleet.spec, one.fleet.file, one.fleet.paths, PaperDriver(6), one.fleet.devices,
+            one.fleet._client_for,
+        )  # fmt: skip
+        assert again.size_of("main") == 3
+        remembered = again.autoscaler._memory["main"]
+        assert remembered == one.fleet.autoscaler._memory["main"]
+        again.journal.close()
+
+
+async def test_silent_routers_never_shrink_a_pool(folder: Path) -> None:
+    async with scaled(folder) as one:
+        await one.pass_time(30)
+        assert one.size == 1  # half a replica's work
+    async with scaled(folder / "other") as two:
+        two.fleet.telemetry.take(report(0), NOW - 3600)
+        for _ in range(60):
+            two.now += 0.5
+            two.fleet.autoscaler.step(two.now)
+        assert two.size == 2

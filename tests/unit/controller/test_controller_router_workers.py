@@ -1,0 +1,167 @@
+"""The router's processes: real ones, killed, adopted, and in one another's way."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from controller_parts import paths_of, spec_of, until
+
+from tritonfleet.controller.journal import Journal
+from tritonfleet.controller.router_workers import AddressTakenError, RouterWorkers, check_address
+from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.drivers import spawn
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Parts:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.fleet = "rw" + os.urandom(4).hex()
+        self.paths = paths_of(folder)
+        self.journal = Journal(self.paths.journal)
+
+    def workers(self, **router: Any) -> RouterWorkers:
+        given = {"listen": f"127.0.0.1:{self.port}", "drain_timeout": 1, **router}
+        spec = spec_of(self.folder, router=given).router
+        return RouterWorkers(self.fleet, spec, self.paths, self.journal, Telemetry())
+
+    @asynccontextmanager
+    async def running(self, **router: Any) -> AsyncIterator[RouterWorkers]:
+        workers = self.workers(**router)
+        await workers.adopt()
+        workers.start()
+        try:
+            await until(lambda: len(workers.running) == len(workers.infos(0)) and listens(self.port))
+            yield workers
+        finally:
+            await workers.close()
+
+    def reasons(self, kind: str) -> list[str]:
+        return [event.reason for event in self.journal.since(0) if event.type == kind]
+
+    def processes(self) -> set[int]:
+        return {found.pid for found in spawn.find_session_leaders({"TRITONFLEET_FLEET": self.fleet})}
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    parts = Parts(tmp_path)
+    yield parts
+    for pid in parts.processes():
+        os.kill(pid, signal.SIGKILL)
+        await spawn.wait_exit(spawn.identify(pid) or spawn.ProcessIdentity(pid, 0, ""))
+
+
+def pids(workers: RouterWorkers) -> list[int]:
+    return [info.pid for info in workers.infos(0.0)]
+
+
+async def test_a_killed_worker_is_back_and_the_reason_told(parts: Parts) -> None:
+    async with parts.running() as workers:
+        (first,) = pids(workers)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: pids(workers) != [first] and workers.running and listens(parts.port))
+        (info,) = workers.infos(0.0)
+        assert info.restarts == 1
+        (said,) = parts.reasons("router.exited")
+        assert said.startswith(f"worker 0 (pid {first}) killed by SIGKILL; starting again")
+        await workers.stop(5)
+    assert parts.processes() == set()
+    assert not parts.paths.routers_file.exists()
+
+
+async def test_several_share_the_port(parts: Parts) -> None:
+    async with parts.running(workers=2) as workers:
+        assert len(set(pids(workers))) == 2
+        await workers.stop(5)
+
+
+async def test_the_next_controller_takes_them_over(parts: Parts) -> None:
+    async with parts.running(workers=2) as workers:
+        before = pids(workers)
+    async with parts.running(workers=2) as workers:
+        assert pids(workers) == before
+        await until(lambda: len(parts.reasons("router.adopted")) == 2)
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: before[0] not in pids(workers) and len(workers.running) == 2)
+        assert pids(workers)[1] == before[1]
+        await workers.stop(5)
+    assert parts.processes() == set()
+
+
+async def test_workers_of_another_configuration_are_replaced(parts: Parts) -> None:
+    async with parts.running(workers=2) as workers:
+        before = pids(workers)
+    async with parts.running(workers=1, connections_per_replica=3) as workers:
+        assert not set(pids(workers)) & set(before)
+        assert len(parts.processes()) == 1
+        await workers.stop(5)
+
+
+async def test_one_that_was_started_but_never_noted_is_ended(parts: Parts) -> None:
+    """The controller died between the launch and the note of it."""
+    async with parts.running() as workers:
+        before = pids(workers)
+    parts.paths.routers_file.unlink()
+    async with parts.running() as workers:
+        assert pids(workers) != before
+        assert parts.processes() == set(pids(workers))
+        await workers.stop(5)
+
+
+async def test_an_address_that_is_taken_is_told_before_anything_starts(parts: Parts) -> None:
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # even one that would share
+        stranger.bind(("127.0.0.1", parts.port))
+        stranger.listen()
+        with pytest.raises(AddressTakenError, match=rf"cannot listen on 127\.0\.0\.1:{parts.port}: Address"):
+            await parts.workers().adopt()
+    assert parts.processes() == set()
+
+
+def test_an_address_of_another_host_cannot_be_listened_on(tmp_path: Path) -> None:
+    address = spec_of(tmp_path, router={"listen": "192.0.2.1:8001"}).router.listen
+    with pytest.raises(AddressTakenError, match=r"192\.0\.2\.1:8001: Cannot assign"):
+        check_address(address)
+
+
+async def test_one_whose_port_is_taken_later_says_so_and_does_not_spin(parts: Parts) -> None:
+    async with parts.running() as workers:
+        (first,) = pids(workers)
+        os.kill(first, signal.SIGKILL)
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+            def bound() -> bool:
+                try:
+                    stranger.bind(("127.0.0.1", parts.port))
+                except OSError:
+                    return False
+                stranger.listen()
+                return True
+
+            await until(bound)
+            await until(
+                lambda: any("is taken by another program" in r for r in parts.reasons("router.exited"))
+            )
+            tries = len(parts.reasons("router.started"))
+            await asyncio.sleep(0.3)
+            assert len(parts.reasons("router.started")) - tries <= 3
+        await until(lambda: workers.running and listens(parts.port))
+        await workers.stop(5)

@@ -1,0 +1,192 @@
+"""The control API: HTTP and JSON on a unix socket that only its owner may use. Routes are in `core.wire`."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tritonfleet.controller import commands
+from tritonfleet.controller.commands import RefusedError
+from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.fleet_rpc import FleetRpc
+from tritonfleet.controller.shutdown import Shutdown
+from tritonfleet.controller.snapshot import snapshot
+from tritonfleet.core.wire import (
+    ApplyRequest,
+    DownRequest,
+    DrainRequest,
+    Problem,
+    RestartRequest,
+    RouterTelemetry,
+    RpcRequest,
+    ScaleRequest,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS = {"not_found": 404, "invalid": 422, "conflict": 409, "internal": 500}
+GRACEFUL_S = 2  # how long open answers may take when the server ends
+T = TypeVar("T")
+
+
+def application(fleet: Fleet, shutdown: Shutdown) -> Starlette:
+    api = _Api(fleet, shutdown)
+    routes = [
+        Route("/v1/snapshot", api.snapshot),
+        Route("/v1/scale", api.scale, methods=["POST"]),
+        Route("/v1/autoscale", api.autoscale),
+        Route("/v1/apply", api.apply, methods=["POST"]),
+        Route("/v1/replicas/{id}/drain", api.drain, methods=["POST"]),
+        Route("/v1/replicas/{id}/undrain", api.undrain, methods=["POST"]),
+        Route("/v1/replicas/{id}/restart", api.restart, methods=["POST"]),
+        Route("/v1/down", api.down, methods=["POST"]),
+        Route("/v1/events", api.events),
+        Route("/v1/router/table", api.table),
+        Route("/v1/router/telemetry", api.telemetry, methods=["POST"]),
+        Route("/v1/router/rpc", api.rpc, methods=["POST"]),
+    ]
+    handlers: dict[Any, Any] = {RefusedError: _refused, HTTPException: _http_error, Exception: _internal}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+class _Api:
+    def __init__(self, fleet: Fleet, shutdown: Shutdown) -> None:
+        self._fleet, self._shutdown, self._rpc = fleet, shutdown, FleetRpc(fleet)
+
+    async def snapshot(self, _request: Request) -> Response:
+        return _answer(snapshot(self._fleet))
+
+    async def scale(self, request: Request) -> Response:
+        return self._changed(commands.scale, await _body(request, ScaleRequest))
+
+    async def autoscale(self, _request: Request) -> Response:
+        return _answer(self._fleet.autoscaler.statuses())
+
+    async def apply(self, request: Request) -> Response:
+        return self._changed(commands.apply, await _body(request, ApplyRequest))
+
+    async def drain(self, request: Request) -> Response:
+        body = await _body(request, DrainRequest)
+        return self._changed(lambda fleet, _: commands.drain(fleet, request.path_params["id"], body), body)
+
+    async def undrain(self, request: Request) -> Response:
+        return self._changed(lambda fleet, _: commands.undrain(fleet, request.path_params["id"]), None)
+
+    async def restart(self, request: Request) -> Response:
+        body = await _body(request, RestartRequest)
+        return self._changed(lambda fleet, _: commands.restart(fleet, request.path_params["id"], body), body)
+
+    def _changed(self, command: Callable[[Fleet, Any], Any], body: object) -> Response:
+        if self._fleet.stopping:
+            raise RefusedError("conflict", "the fleet is going down", "wait for it, then `tritonfleet up`")
+        return _answer(command(self._fleet, body))
+
+    async def down(self, request: Request) -> Response:
+        return _answer(self._shutdown.begin(await _body(request, DownRequest)))
+
+    async def events(self, request: Request) -> Response:
+        try:
+            since = int(request.query_params.get("since", "0"))
+        except ValueError:
+            raise RefusedError(
+                "invalid", "since must be a number", "the seq of the last event seen"
+            ) from None
+        if request.query_params.get("follow", "") in ("1", "true"):
+            return _lines(self._fleet.journal.follow(since))
+        lines = [msgspec.json.encode(event) for event in self._fleet.journal.since(since)]
+        return Response(b"".join(line + b"\n" for line in lines), media_type="application/x-ndjson")
+
+    async def table(self, _request: Request) -> Response:
+        return _lines(self._fleet.feed.follow())
+
+    async def telemetry(self, request: Request) -> Response:
+        self._fleet.take_telemetry(await _body(request, RouterTelemetry))
+        return Response(status_code=204)
+
+    async def rpc(self, request: Request) -> Response:
+        return _answer(await self._rpc.answer(await _body(request, RpcRequest)))
+
+
+async def _body(request: Request, kind: type[T]) -> T:
+    data = await request.body()
+    try:
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except msgspec.MsgspecError as error:
+        raise RefusedError("invalid", f"the request's body is not a {kind.__name__}: {error}") from error
+
+
+def _answer(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _lines(values: AsyncIterator[Any]) -> Response:
+    async def encoded() -> AsyncIterator[bytes]:
+        async for value in values:
+            yield msgspec.json.encode(value) + b"\n"
+
+    return StreamingResponse(encoded(), media_type="application/x-ndjson")
+
+
+async def _refused(_request: Request, error: RefusedError) -> Response:
+    return _answer(error.problem, STATUS[error.problem.kind])
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    kind = "not_found" if error.status_code == 404 else "invalid"
+    return _answer(Problem(kind, f"{request.method} {request.url.path}: {error.detail}"), error.status_code)
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _answer(Problem("internal", f"the controller failed: {error!r}", "its log has the details"), 500)
+
+
+class ControlServer:
+    """uvicorn on our own socket, without its signal handlers."""
+
+    def __init__(self, app: Starlette, path: Path) -> None:
+        self._path = path
+        path.unlink(missing_ok=True)  # of a controller that died: the fleet's lock is ours
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(path))
+        finally:
+            os.umask(before)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=GRACEFUL_S,
+            ws="none",
+        )
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The controller handles signals itself."""
+        yield

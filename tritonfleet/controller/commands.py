@@ -1,0 +1,217 @@
+"""What a person can ask of a running fleet: validated here, refused with the numbers, or carried out."""
+
+from pathlib import Path
+from time import time
+
+from tritonfleet.config import ConfigError, FleetSpec, load_fleet, pool_hash
+from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.slot import Slot
+from tritonfleet.core.model import ReplicaState
+from tritonfleet.core.placement import lacking
+from tritonfleet.core.wire import (
+    Accepted,
+    ApplyRequest,
+    DrainRequest,
+    Problem,
+    RestartRequest,
+    ScaleRequest,
+)
+
+
+class RefusedError(Exception):
+    """A request that is not carried out."""
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, message, hint)
+
+
+def scale(fleet: Fleet, request: ScaleRequest) -> Accepted:
+    """Pin sizes, or end pins. All that is asked for, or, if one is refused, nothing."""
+    sizes = {_pool(fleet, name): size for name, size in request.sizes.items()}
+    paused = {pool: fleet.size_of(pool) for pool in (_pool(fleet, name) for name in request.pause)}
+    freed = [_pool(fleet, name) for name in request.auto]
+    if request.for_s is not None and request.for_s <= 0:
+        raise RefusedError("invalid", f"{request.for_s:g} s is no time to pin a size for", "such as 30m")
+    _check_sizes(fleet, fleet.spec, sizes)
+    until = None if request.for_s is None else time() + request.for_s
+    fleet.autoscaler.pin({**sizes, **paused}, request.by, until)
+    for pool in freed:
+        fleet.autoscaler.unpin(pool)
+    limit = f" for {request.for_s:g} s" if request.for_s is not None else ""
+    changes = [f"scaled {pool} to {size}{limit}" for pool, size in sizes.items()]
+    changes += [f"held {pool} at {size}{limit}" for pool, size in paused.items()]
+    changes += [f"{pool} is {_set_by(fleet, pool)} again" for pool in freed]
+    kind = "pool.unpinned" if freed else "pool.scaled"
+    subject = ", ".join([*sizes, *paused, *freed])
+    event = fleet.journal.add(kind, subject, f"{', '.join(changes)} by {request.by}")
+    fleet.wake()
+    return Accepted(", ".join(changes).replace("scaled ", "scaling "), event.seq)
+
+
+def _set_by(fleet: Fleet, pool: str) -> str:
+    return "sized by its load" if fleet.autoscaler.autoscaled(pool) else "of the fleet file's size"
+
+
+def _pool(fleet: Fleet, name: str) -> str:
+    pools = fleet.spec.pools
+    if name in pools:
+        return name
+    if not name and len(pools) == 1:
+        return next(iter(pools))
+    what = f"there is no pool {name!r}" if name else "the fleet has several pools: say which"
+    raise RefusedError("not_found" if name else "invalid", what, f"pools: {', '.join(pools)}")
+
+
+def _check_sizes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> None:
+    for pool, size in sizes.items():
+        bounds = spec.pools[pool].replicas
+        if not bounds.min <= size <= bounds.max:
+            raise RefusedError(
+                "invalid",
+                f"{pool} cannot be scaled to {size}: its bounds are {bounds.min}..{bounds.max}",
+                f"change pools.{pool}.replicas in {fleet.file.name}, then `tritonfleet up`",
+            )
+    wanted = {
+        pool: sizes.get(pool, fleet.size_of(pool) if pool in fleet.spec.pools else 0) for pool in spec.pools
+    }
+    short = lacking(
+        wanted, {name: pool.replicas.per_device for name, pool in spec.pools.items()}, fleet.devices
+    )
+    if short:
+        raise RefusedError("invalid", short, "add devices, raise per_device, or scale another pool down")
+
+
+def apply(fleet: Fleet, request: ApplyRequest) -> Accepted:
+    """Bring the fleet to the state of a file."""
+    path = Path(request.path)
+    try:
+        spec = load_fleet(path, request.environ)
+    except ConfigError as error:
+        raise RefusedError("invalid", f"{path.name} is not valid\n{error}") from error
+    _check_unchanged(fleet.spec, spec)
+    for pool in request.sizes:
+        if pool not in spec.pools:
+            raise RefusedError("not_found", f"there is no pool {pool!r}", f"pools: {', '.join(spec.pools)}")
+    _check_sizes(fleet, spec, request.sizes)
+    changes = _changes(fleet, spec, request.sizes)
+    fleet.spec, fleet.file = spec, path
+    fleet.autoscaler.pin(request.sizes, request.by, None)
+    fleet.sizes = {pool: size for pool, size in fleet.sizes.items() if pool in spec.pools}
+    message = "; ".join(changes) or f"it already is as {path.name} says"
+    event = fleet.journal.add("config.applied", "fleet", f"{path} by {request.by}: {message}")
+    fleet.wake()
+    return Accepted(message, event.seq)
+
+
+def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
+    """What a running fleet cannot change."""
+    fixed = {
+        "name": (old.name, new.name),
+        "driver": (old.driver, new.driver),
+        "docker_host": (old.docker_host, new.docker_host),
+        "devices": (old.devices, new.devices),
+        "logs": (old.logs, new.logs),
+        "router.listen": (str(old.router.listen), str(new.router.listen)),
+        "router.workers": (old.router.workers, new.router.workers),
+        "router.connections_per_replica": (
+            old.router.connections_per_replica,
+            new.router.connections_per_replica,
+        ),
+        "router.drain_timeout": (old.router.drain_timeout, new.router.drain_timeout),
+    }
+    changed = [f"{key}: {was} → {now}" for key, (was, now) in fixed.items() if was != now]
+    if changed:
+        raise RefusedError(
+            "conflict",
+            f"a running fleet cannot change {'; '.join(changed)}",
+            "`tritonfleet down`, then `tritonfleet up`",
+        )
+
+
+def _changes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> list[str]:
+    changes = []
+    for name in spec.pools:
+        if name not in fleet.spec.pools:
+            changes.append(f"new pool {name}")
+        elif pool_hash(spec, name) != pool_hash(fleet.spec, name):
+            changes.append(f"pool {name}: replicas are replaced one by one")
+        elif spec.pools[name] != fleet.spec.pools[name]:
+            changes.append(f"pool {name}: settings changed")
+    changes += [f"pool {name} is removed" for name in fleet.spec.pools if name not in spec.pools]
+    changes += [f"{pool} to {size}" for pool, size in sizes.items()]
+    if spec.router.policy != fleet.spec.router.policy:
+        changes.append(f"policy {spec.router.policy}")
+    return changes
+
+
+def _slot(fleet: Fleet, name: str) -> Slot:
+    slot = fleet.slots.get(name)
+    if slot is None:
+        raise RefusedError(
+            "not_found", f"there is no replica {name!r}", f"there are: {', '.join(fleet.slots)}"
+        )
+    return slot
+
+
+def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
+    """Take a replica out and end it; its slot stays empty until `undrain`."""
+    slot = _slot(fleet, name)
+    if slot.held and slot.state is not ReplicaState.READY:
+        raise RefusedError(
+            "conflict", f"{name} is drained already", f"`tritonfleet undrain {name}` brings it back"
+        )
+    slot.held, slot.after_stop = True, "hold"
+    reason = f"drained by {request.by}"
+    if slot.state is ReplicaState.READY and not request.force:
+        fleet.drain(slot, reason, time(), request.deadline_s)
+    elif slot.state in (
+        ReplicaState.STARTING,
+        ReplicaState.LOADING,
+        ReplicaState.READY,
+        ReplicaState.DRAINING,
+    ):
+        fleet.stop(slot, reason, force=request.force)
+    elif slot.state is not ReplicaState.STOPPING:
+        slot.retry_at = None
+        slot.enter(ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {name}` brings it back")
+    fleet.wake()
+    return Accepted(f"{name} drains, then stops", fleet.journal.seq)
+
+
+def undrain(fleet: Fleet, name: str) -> Accepted:
+    slot = _slot(fleet, name)
+    if not slot.held:
+        raise RefusedError("conflict", f"{name} is not drained: it is {slot.state}", "see `tritonfleet ps`")
+    slot.held, slot.after_stop, slot.failures = False, "relaunch", 0
+    if slot.state is ReplicaState.DRAINING:
+        slot.after_stop, slot.drain_deadline = "forget", None
+        slot.enter(ReplicaState.READY, "taken back before it was stopped")
+        fleet.publish()
+    event = fleet.journal.add("replica.undrained", name, "put back by hand")
+    fleet.wake()
+    return Accepted(f"{name} is back in the fleet", event.seq)
+
+
+def restart(fleet: Fleet, name: str, request: RestartRequest) -> Accepted:
+    """Drain it, end it, launch it again in its slot."""
+    slot = _slot(fleet, name)
+    if slot.held:
+        raise RefusedError("conflict", f"{name} is drained", f"`tritonfleet undrain {name}` brings it back")
+    reason = f"restarted by {request.by}"
+    if slot.state in (ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.READY, ReplicaState.DRAINING):
+        slot.after_stop = "relaunch"
+        slot.failures = 0
+        if slot.state is ReplicaState.READY and not request.force:
+            fleet.drain(slot, reason, time())
+        else:
+            fleet.stop(slot, reason, force=request.force)
+    elif slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP):
+        slot.failures, slot.retry_at = 0, time()
+        fleet.journal.add("replica.restarting", name, f"{reason}: its history of failures is forgotten")
+    else:
+        raise RefusedError(
+            "conflict", f"{name} is {slot.state}: there is nothing to restart", "see `tritonfleet ps`"
+        )
+    fleet.wake()
+    return Accepted(f"{name} restarts", fleet.journal.seq)

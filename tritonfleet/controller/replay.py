@@ -1,0 +1,61 @@
+"""Bringing a new replica up to date: what clients have set on the fleet is sent to it before it serves."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tritonfleet.controller.slot import Slot
+from tritonfleet.controller.watch import ReplicaWatch
+from tritonfleet.core.answers import status_name
+from tritonfleet.core.model import ReplicaState
+from tritonfleet.core.settings import Setting
+
+if TYPE_CHECKING:
+    from tritonfleet.controller.fleet import Fleet
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+RETRY_S = 0.5
+ALREADY_EXISTS = 6  # gRPC status: a region that is registered already
+
+
+async def replay(fleet: "Fleet", slot: Slot, watch: ReplicaWatch) -> None:
+    """Send ``slot`` what it has not had of the fleet's settings, then look at it again: with nothing left
+    it becomes ready in the same turn, so no change can slip in between. A setting that it does not take is
+    tried again, then the launch has failed, as if the model had not loaded."""
+    instance = slot.instance
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        revision, left = fleet.settings.revision, fleet.settings.left_for(slot.pool, slot.settings_seen)
+        again = f", again after {problem}" if problem else ""
+        slot.enter(ReplicaState.LOADING, f"replaying {counted(len(left))}{again}")
+        problem = await _send(fleet, slot, watch, left)
+        if slot.instance is not instance or slot.state is not ReplicaState.LOADING:
+            return  # it ended or was given up meanwhile
+        if not problem:
+            slot.settings_seen = revision
+            slot.settings_sent += len(left)
+            fleet.observe(slot, await watch.probe())
+            return
+        if attempt < ATTEMPTS - 1:
+            await asyncio.sleep(RETRY_S)
+    fleet.failed(slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}")
+
+
+async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Setting, ...]) -> str:
+    """Returns what went wrong, or ""."""
+    timeout = fleet.pool_of(slot).startup_timeout
+    for setting in left:
+        answer = await watch.client.call(setting.path, setting.message, timeout, {})
+        if answer.status in (0, ALREADY_EXISTS):
+            continue
+        problem = f"{setting}: {status_name(answer.status)}: {answer.text}"
+        if not setting.optional:
+            return problem
+        fleet.journal.add("setting.skipped", slot.id, f"the replica serves without {problem}")
+    return ""
+
+
+def counted(settings: int) -> str:
+    return f"{settings} setting" if settings == 1 else f"{settings} settings"

@@ -1,0 +1,204 @@
+"""The router's worker processes: started, adopted after the controller's death, restarted when they end."""
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import time
+
+from tritonfleet.config.spec import Address, RouterSpec
+from tritonfleet.controller import saved
+from tritonfleet.controller.journal import Journal
+from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.controller.saved import SavedWorker
+from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.core.model import ExitStatus
+from tritonfleet.core.wire import WorkerInfo
+from tritonfleet.drivers import spawn
+
+EXIT_CANNOT_LISTEN = 98
+SHORT_LIFE_S = 5.0  # a worker that ends sooner is restarted with growing delays
+FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0
+
+
+class AddressTakenError(Exception):
+    """The router's address cannot be listened on."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    index: int
+    saved: SavedWorker | None = None
+    running: bool = False
+    reason: str = ""
+
+
+class RouterWorkers:
+    """Keeps ``router.workers`` processes alive."""
+
+    def __init__(
+        self, fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
+    ) -> None:
+        self._fleet, self._spec, self._paths = fleet, spec, paths
+        self._journal, self._telemetry = journal, telemetry
+        self._workers = [_Worker(index) for index in range(spec.workers)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        return tuple(worker.index for worker in self._workers if worker.running)
+
+    async def adopt(self) -> None:
+        """Find workers of an earlier controller; end those that are not wanted as they are. Raises
+        AddressTakenError when there are none and the address is not free."""
+        known = saved.read(self._paths.routers_file, dict[str, SavedWorker]) or {}
+        for name, found in known.items():
+            index = int(name)
+            if not spawn.alive(found.identity):
+                continue
+            if index < len(self._workers) and found.command == self._command(index):
+                self._workers[index].saved = found
+                self._workers[index].running = True
+            else:
+                await spawn.terminate(found.identity, self._spec.drain_timeout)
+        ours = {worker.saved.identity for worker in self._workers if worker.saved is not None}
+        for stray in spawn.find_session_leaders(self._markers()):
+            if stray not in ours:  # started by a controller that died before it could note it
+                await spawn.terminate(stray, self._spec.drain_timeout)
+        if not self.running:
+            check_address(self._spec.listen)
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+
+    def _command(self, index: int) -> tuple[str, ...]:
+        return (
+            sys.executable, "-m", "tritonfleet.router",
+            "--fleet", self._fleet,
+            "--listen", str(self._spec.listen),
+            "--worker", str(index),
+            "--workers", str(self._spec.workers),
+            "--control", str(self._paths.control_socket),
+            "--drain-timeout", f"{self._spec.drain_timeout:g}",
+            "--connections", str(self._spec.connections_per_replica),
+        )  # fmt: skip
+
+    def _markers(self) -> dict[str, str]:
+        """What tells a worker of this fleet by its environment."""
+        return {
+            "TRITONFLEET_FLEET": self._fleet,
+            "TRITONFLEET_STATE_DIR": str(self._paths.root.parent),
+            "TRITONFLEET_ROLE": "router",
+        }
+
+    async def _keep(self, worker: _Worker) -> None:
+        delay = 0.0
+        while not self._stopping:
+            if worker.running:
+                self._journal.add(
+                    "router.adopted", "router", f"worker {worker.index} runs (pid {_pid(worker)})"
+                )
+            else:
+                await asyncio.sleep(delay)
+                if not await self._spawn(worker):
+                    delay = LAST_DELAY_S
+                    continue
+            record = worker.saved
+            if record is None:
+                raise AssertionError("a worker that runs has an identity")
+            ended = await spawn.wait_exit(record.identity)
+            worker.running = False
+            self._telemetry.forget(worker.index)
+            lived = time() - record.started_at
+            delay = 0.0 if lived > SHORT_LIFE_S else min(max(delay * 2, FIRST_DELAY_S), LAST_DELAY_S)
+            if not self._stopping:
+                self._tell_exit(worker, ended, delay)
+
+    def _tell_exit(self, worker: _Worker, ended: spawn.ProcessExit, delay: float) -> None:
+        how = str(ExitStatus(time(), ended.code, ended.signal))
+        when = f"starting again in {delay:g} s" if delay else "starting again at once"
+        worker.reason = f"worker {worker.index} (pid {_pid(worker)}) {how}; {when}"
+        if ended.code == EXIT_CANNOT_LISTEN:
+            worker.reason += f": {self._spec.listen} is taken by another program"
+        self._journal.add("router.exited", "router", worker.reason, worker=worker.index)
+
+    async def _spawn(self, worker: _Worker) -> bool:
+        command = self._command(worker.index)
+        log = self._paths.logs / f"router-{worker.index}.log"
+        try:
+            identity = await spawn.spawn(command, {**os.environ, **self._markers()}, log)
+        except OSError as error:
+            worker.reason = f"worker {worker.index} cannot be started: {error}"
+            self._journal.add("router.exited", "router", worker.reason, worker=worker.index)
+            return False
+        restarts = worker.saved.restarts + 1 if worker.saved is not None else 0
+        worker.saved = SavedWorker(identity, command, time(), restarts)
+        worker.running, worker.reason = True, ""
+        self._save()
+        self._journal.add(
+            "router.started", "router", f"worker {worker.index} on {self._spec.listen} (pid {identity.pid})"
+        )
+        return True
+
+    def _save(self) -> None:
+        known = {str(worker.index): worker.saved for worker in self._workers if worker.saved is not None}
+        saved.write(self._paths.routers_file, known)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM: each tells its clients, finishes their calls for up to ``grace_s``, and ends."""
+        self._stopping = True
+        alive = [worker.saved.identity for worker in self._workers if worker.running and worker.saved]
+        await asyncio.gather(*(spawn.terminate(identity, grace_s) for identity in alive))
+        await self.close()
+        self._paths.routers_file.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Stop watching; the workers run on."""
+        for task in self._tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def infos(self, now: float) -> tuple[WorkerInfo, ...]:
+        return tuple(self._info(worker, now) for worker in self._workers)
+
+    def _info(self, worker: _Worker, now: float) -> WorkerInfo:
+        report = self._telemetry.of(worker.index)
+        info = WorkerInfo(
+            worker.index,
+            worker.saved.identity.pid if worker.saved else 0,
+            worker.saved.started_at if worker.saved else 0.0,
+            worker.running,
+            worker.saved.restarts if worker.saved else 0,
+            reason=worker.reason,
+        )
+        if report is None:
+            return info
+        return replace(
+            info,
+            table_revision=report.table_revision,
+            telemetry_age_s=self._telemetry.age_s(worker.index, now),
+            client_connections=report.client_connections,
+            requests_total=report.requests_total,
+            request_rate=self._telemetry.request_rate(worker.index, now),
+        )
+
+
+def _pid(worker: _Worker) -> int:
+    return worker.saved.identity.pid if worker.saved is not None else 0
+
+
+def check_address(address: Address) -> None:
+    """Bind once without SO_REUSEPORT, which would let us share the port with a stranger who set it too.
+    Raises AddressTakenError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+            probe.listen(1)
+        except OSError as error:
+            raise AddressTakenError(f"cannot listen on {address}: {error.strerror or error}") from error

@@ -1,0 +1,81 @@
+"""`down`: the routers finish their calls and end, then the replicas, then what they left on disk goes.
+
+The routers go first: while they drain, every replica is still there for what is in flight, and new clients
+are turned away by a closed port instead of by errors.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
+
+from tritonfleet.controller.fleet import STOP_MARGIN_S, Fleet
+from tritonfleet.controller.slot import Slot
+from tritonfleet.core.model import ReplicaState
+from tritonfleet.core.wire import Accepted, DownRequest
+
+
+class Shutdown:
+    """Begins once; ``done`` is set when nothing of the fleet runs any more."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._task: asyncio.Task[None] | None = None
+        self._force = asyncio.Event()
+        self.done = asyncio.Event()
+
+    def begin(self, request: DownRequest) -> Accepted:
+        """A second request with ``force`` hastens the first."""
+        fleet = self._fleet
+        if request.force:
+            self._force.set()
+        if self._task is None:
+            fleet.stopping = True
+            how = "at once" if request.force else "draining first"
+            event = fleet.journal.add("fleet.stopping", "fleet", f"down by {request.by}, {how}")
+            self._task = asyncio.create_task(self._run(request))
+            return Accepted(f"fleet {fleet.spec.name} goes down, {how}", event.seq)
+        return Accepted("it is going down already", fleet.journal.seq)
+
+    async def _run(self, request: DownRequest) -> None:
+        fleet = self._fleet
+        patience = fleet.spec.router.drain_timeout if request.timeout_s is None else request.timeout_s
+        await self._unless_forced(fleet.workers.stop(patience))
+        if self._force.is_set():
+            await fleet.workers.stop(0.0)
+        stops = asyncio.gather(*(self._stop(slot) for slot in list(fleet.slots.values())))
+        await self._unless_forced(stops)
+        if self._force.is_set():
+            await asyncio.gather(*(self._stop(slot) for slot in list(fleet.slots.values())))
+        for instance in await fleet.driver.list():  # a launch that was under way
+            await fleet.driver.stop(instance, 0.0)
+            await fleet.driver.remove(instance)
+        fleet.slots.clear()
+        fleet.journal.add("fleet.stopped", "fleet", "nothing of it runs any more")
+        self.done.set()
+
+    async def _unless_forced(self, work: Awaitable[Any]) -> None:
+        """Wait for ``work``, or until somebody says force."""
+        task: asyncio.Future[Any] = asyncio.ensure_future(work)
+        forced = asyncio.create_task(self._force.wait())
+        await asyncio.wait({task, forced}, return_when=asyncio.FIRST_COMPLETED)
+        for other in (task, forced):
+            other.cancel()
+            with suppress(asyncio.CancelledError):
+                await other
+
+    async def _stop(self, slot: Slot) -> None:
+        fleet = self._fleet
+        slot.held, slot.after_stop = False, "forget"
+        slot.retry_at = None
+        slot.enter(ReplicaState.STOPPING, "the fleet goes down")
+        if slot.launching is not None:  # a process that is just being made would be left behind
+            await asyncio.wait({slot.launching})  # which, unlike gather, does not pass a cancel on to it
+        instance = slot.instance
+        if instance is None:
+            return
+        grace = 0.0 if self._force.is_set() else fleet.pool_of(slot).triton.exit_timeout + STOP_MARGIN_S
+        status = await fleet.driver.stop(instance, grace)
+        fleet.journal.add("replica.stopped", slot.id, f"{status}: the fleet goes down")
+        await fleet.driver.remove(instance)
+        slot.instance = None

@@ -1,0 +1,103 @@
+"""A replica as the controller holds it: the slot's state, its process, what was observed. Mutable."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import time
+from typing import Literal
+
+from tritonfleet.controller.saved import SavedSlot
+from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
+from tritonfleet.core.stats import ModelCounters, ModelRates
+from tritonfleet.drivers.base import Instance
+
+AfterStop = Literal["forget", "relaunch", "hold"]
+
+
+@dataclass(slots=True)
+class Reading:
+    """The statistics of one replica, as of ``at``."""
+
+    at: float
+    counters: dict[tuple[str, str], ModelCounters] = field(default_factory=dict)
+    rates: tuple[ModelRates, ...] = ()
+
+
+@dataclass(slots=True)
+class Slot:
+    id: str
+    pool: str
+    state: ReplicaState
+    reason: str
+    generation: int = 0
+    since: float = field(default_factory=time)
+    instance: Instance | None = None
+    launching: asyncio.Task[None] | None = None  # the last launch, under way or over
+    clearing: asyncio.Task[None] | None = None  # the end of a process that was given up on
+    device: str = ""  # which it was launched on; its instance says so too, but comes later
+    config_hash: str = ""
+    ready_at: float | None = None
+    cold_start_s: float | None = None  # of the last launch that became ready
+    restarts: int = 0
+    failures: int = 0  # in a row
+    retry_at: float | None = None
+    drain_deadline: float | None = None
+    drain_revision: int = 0  # the table's revision that told the routers
+    after_stop: AfterStop = "forget"
+    stop_reason: str = ""
+    held: bool = False  # emptied by a person: stays so until undrain
+    models: tuple[ModelStatus, ...] = ()
+    failed_probes: int = 0
+    reading: Reading | None = None
+    slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold
+    instances: dict[str, int] = field(default_factory=dict)  # by model: executions it can have at once
+    settings_seen: int = 0  # the fleet's settings up to this revision were replayed on this launch
+    settings_sent: int = 0  # so many
+    replaying: asyncio.Task[None] | None = None
+
+    def enter(self, state: ReplicaState, reason: str, now: float | None = None) -> None:
+        if state is not self.state:
+            self.since = time() if now is None else now
+        self.state, self.reason = state, reason
+
+    def view(self, in_flight: Callable[[str], int | None]) -> Replica:
+        """As decisions and people see it."""
+        instance = self.instance
+        return Replica(
+            id=self.id,
+            pool=self.pool,
+            generation=self.generation,
+            state=self.state,
+            since=self.since,
+            reason=self.reason,
+            config_hash=self.config_hash,
+            devices=instance.devices if instance else (self.device,) if self.device else (),
+            host=instance.host if instance else "",
+            grpc_port=instance.grpc_port if instance else 0,
+            http_port=instance.http_port if instance else 0,
+            metrics_port=instance.metrics_port if instance else 0,
+            handle=instance.handle if instance else "",
+            started_at=instance.started_at if instance else None,
+            ready_at=self.ready_at,
+            restarts=self.restarts,
+            retry_at=self.retry_at,
+            drain_deadline=self.drain_deadline,
+            in_flight=in_flight(instance.instance) if instance and self.state.serving else None,
+            models=self.models,
+            held=self.held,
+        )
+
+    def saved(self) -> SavedSlot:
+        return SavedSlot(
+            self.pool, self.generation, self.state, self.reason, self.ready_at, self.restarts, self.failures,
+            self.held, self.after_stop, self.cold_start_s, self.models, self.drain_deadline,
+        )  # fmt: skip
+
+    @classmethod
+    def restored(cls, name: str, saved: SavedSlot) -> "Slot":
+        return cls(
+            name, saved.pool, saved.state, saved.reason, saved.generation, ready_at=saved.ready_at,
+            restarts=saved.restarts, failures=saved.failures, held=saved.held,
+            after_stop=saved.after_stop if saved.after_stop in ("relaunch", "hold") else "forget",  # type: ignore[arg-type] # narrowed by the test before
+            cold_start_s=saved.cold_start_s, models=saved.models, drain_deadline=saved.drain_deadline,
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""What the router workers report, and what follows from it: in flight, drained, their rates."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tritonfleet.core.wire import RouterTelemetry
+
+FRESH_S = 3.0  # workers report every second at least
+
+
+@dataclass(slots=True)
+class _Reported:
+    at: float
+    report: RouterTelemetry
+    request_rate: float = 0.0
+
+
+class Telemetry:
+    """The newest report of every worker, by the worker's index."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, _Reported] = {}
+
+    def take(self, report: RouterTelemetry, now: float) -> None:
+        before = self._workers.get(report.worker)
+        rate = 0.0
+        if before is not None and before.report.pid == report.pid and now > before.at:
+            grown = report.requests_total - before.report.requests_total
+            rate = grown / (now - before.at)
+            if now - before.at < 1.0:  # smooth over the quarter seconds of a busy worker
+                rate = 0.7 * before.request_rate + 0.3 * rate
+        self._workers[report.worker] = _Reported(now, report, rate)
+
+    def forget(self, worker: int) -> None:
+        """Its process has ended: its numbers mean nothing any more."""
+        self._workers.pop(worker, None)
+
+    def of(self, worker: int) -> RouterTelemetry | None:
+        found = self._workers.get(worker)
+        return found.report if found else None
+
+    def age_s(self, worker: int, now: float) -> float | None:
+        found = self._workers.get(worker)
+        return now - found.at if found else None
+
+    def request_rate(self, worker: int, now: float) -> float:
+        found = self._workers.get(worker)
+        return found.request_rate if found and now - found.at < FRESH_S else 0.0
+
+    def in_flight(self, instance: str, workers: Iterable[int], now: float) -> int | None:
+        """Over all ``workers`` that run; None unless each has reported lately."""
+        total = 0
+        asked = False
+        for worker in workers:
+            found = self._workers.get(worker)
+            if found is None or now - found.at > FRESH_S:
+                return None
+            asked = True
+            total += sum(row.in_flight for row in found.report.replicas if row.instance == instance)
+        return total if asked else None
+
+    def know_table(self, workers: Iterable[int], revision: int) -> bool:
+        """Whether every running worker has said that it routes by the table of ``revision`` or later."""
+        found = (self._workers.get(worker) for worker in workers)
+        return all(one is not None and one.report.table_revision >= revision for one in found)
+
+    def is_drained(
+        self, instance: str, workers: Iterable[int], revision: int, flagged_at: float, now: float
+    ) -> bool:
+        """Whether every running worker has said, under a table at least as new as ``revision`` and after
+        ``flagged_at``, that nothing is in flight there and no sequence open. With no worker running nothing
+        can be."""
+        for worker in workers:
+            found = self._workers.get(worker)
+            if found is None or found.at <= flagged_at or now - found.at > FRESH_S:
+                return False
+            if found.report.table_revision < revision:
+                return False
+            if any(
+                row.in_flight or row.sequences for row in found.report.replicas if row.instance == instance
+            ):
+                return False
+        return True
