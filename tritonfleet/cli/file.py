@@ -1,0 +1,50 @@
+"""`config`, `validate`, `schema`, `controller`: what needs a fleet file but no running fleet."""
+
+import json
+import os
+import sys
+
+from tritonfleet.cli import fleet
+from tritonfleet.cli.launch import controller_command
+from tritonfleet.cli.names import parse_sizes
+from tritonfleet.cli.terminal import Output, Settings, say, show_data, show_line
+
+
+def config(settings: Settings, *, only_hash: bool) -> None:
+    """The file with every default, variable and path resolved; or the hash of each pool."""
+    from tritonfleet.config import pool_hash, resolved
+
+    spec = fleet.load(settings)
+    if only_hash:
+        hashes = {name: pool_hash(spec, name) for name in spec.pools}
+        if settings.output in (Output.JSON, Output.YAML):
+            show_data(hashes, settings.output)
+        else:
+            for name, value in hashes.items():
+                show_line(f"{name} {value}")
+        return
+    show_data(resolved(spec), Output.JSON if settings.output is Output.JSON else Output.YAML)
+
+
+def validate(settings: Settings) -> None:
+    """Every mistake of the file at once (exit 2), or one line that says what it describes."""
+    path = fleet.fleet_file(settings)
+    spec = fleet.load(settings)
+    pools = ", ".join(f"{n} {p.replicas.min}..{p.replicas.max}" for n, p in spec.pools.items())
+    say(settings, f"{path.name} is valid: fleet {spec.name}, router {spec.router.listen}, pools {pools}")
+
+
+def schema() -> None:
+    from tritonfleet.config import fleet_schema
+
+    sys.stdout.write(json.dumps(fleet_schema(), indent=2) + "\n")
+
+
+def controller(settings: Settings, scale: list[str]) -> None:
+    """Become the controller, in the foreground: for service managers. Returns only by an error."""
+    file = fleet.fleet_file(settings).absolute()
+    spec = fleet.load(settings)
+    command = controller_command(file, parse_sizes(scale, list(spec.pools)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - no shell: the very process is to become the controller

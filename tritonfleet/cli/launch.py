@@ -1,0 +1,91 @@
+"""Start the controller detached, and learn whether it came up.
+
+The controller outlives this command: own session, no terminal, output appended to its log. It is up
+when it answers on its socket; when it ends instead, its own words explain why.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from tritonfleet.cli.client import UnreachableError
+from tritonfleet.cli.exits import CliError, ExitCode
+from tritonfleet.cli.fleet import Target
+from tritonfleet.cli.logfiles import last_lines, what_went_wrong
+
+START_TIMEOUT_S = 30.0
+POLL_S = 0.05
+CANNOT_LISTEN = 98  # the controller's exit code when the router's address is taken
+ALREADY_RUNS = 5  # and when another controller holds the fleet
+
+
+def controller_command(file: Path, sizes: Mapping[str, int]) -> list[str]:
+    """The controller as a foreground process; what service managers run, and what is detached here."""
+    command = [sys.executable, "-m", "tritonfleet.controller", "--file", str(file)]
+    for pool, size in sizes.items():
+        command += ["--size", f"{pool}={size}"]
+    return command
+
+
+def start_controller(target: Target, file: Path, sizes: Mapping[str, int]) -> None:
+    """Start it and return once it answers. Raises CliError with the end of its log when it does not."""
+    log_path = target.paths.controller_log
+    target.paths.make()
+    with log_path.open("ab") as log:
+        began_at = log.tell()
+        process = subprocess.Popen(
+            controller_command(file, sizes),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=dict(os.environ),
+        )
+    deadline = monotonic() + START_TIMEOUT_S
+    with target.client() as client:
+        while True:
+            if process.poll() is not None:
+                if process.returncode == ALREADY_RUNS:  # somebody was faster: theirs is as good
+                    with suppress(UnreachableError):
+                        client.snapshot()
+                        return
+                raise _ended(process.returncode, target, log_path, began_at)
+            with suppress(UnreachableError):
+                client.snapshot()
+                break
+            if monotonic() > deadline:
+                raise CliError(
+                    ExitCode.TIMED_OUT,
+                    f"the controller (pid {process.pid}) did not answer within {START_TIMEOUT_S:.0f} s",
+                    hint=f"its log: {log_path}",
+                    details=tuple(last_lines(log_path, 10)),
+                )
+            sleep(POLL_S)
+    # It is meant to outlive this command: without this, Popen would warn that it still runs.
+    process.returncode = 0
+
+
+def _ended(code: int, target: Target, log_path: Path, began_at: int) -> CliError:
+    with log_path.open("rb") as log:
+        log.seek(began_at)
+        lines = log.read().decode(errors="replace").splitlines()
+    words = what_went_wrong(lines)
+    if code == CANNOT_LISTEN:
+        address = f" {target.spec.router.listen}" if target.spec is not None else ""
+        return CliError(
+            ExitCode.FAILED,
+            f"the router's address{address} is taken by another program",
+            hint="free it, or use another port: router.listen in the fleet file "
+            "(the shipped one reads TRITONFLEET_PORT: TRITONFLEET_PORT=8101 tritonfleet up)",
+            details=words,
+        )
+    return CliError(
+        ExitCode.USAGE if code == ExitCode.USAGE else ExitCode.FAILED,
+        f"the controller ended at once, with exit code {code}",
+        hint=f"its log: {log_path}",
+        details=words,
+    )
