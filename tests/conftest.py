@@ -1,1 +1,7 @@
-"""Fixtures every kind of test shares. Folder-specific ones live beside their tests."""
+"""Settings that every test shares."""
+
+from hypothesis import settings
+
+# No deadline: how long an example takes says more about the machine than about the code.
+settings.register_profile("tritonfleet", deadline=None, database=None)
+settings.load_profile("tritonfleet")
