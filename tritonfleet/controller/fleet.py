@@ -395,7 +395,7 @@ class Fleet:
         status = ""
         if instance is not None:
             if grace_s > 0 and (watch := self.watches.get(instance.instance)):
-                await watch.read_statistics()  # all it did stays in the fleet's sums
+                await watch.read_last_statistics()  # all it did stays in the fleet's sums
             status = str(await self.driver.stop(instance, grace_s))
             await self._unwatch(instance)
             await self.driver.remove(instance)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LOADING_INTERVAL_S = 0.15
 STATISTICS_INTERVAL_S = 2.0
+COUNTS_LATE_S = 0.25  # by so much Triton counts a request after it has answered it, on a busy machine
+COUNTS_LATEST_S = 2.0
 
 
 class ReplicaWatch:
@@ -81,6 +83,19 @@ class ReplicaWatch:
         """An answer that does not come leaves the last reading, which grows older: unknown is not idle."""
         async with self.reading:
             await self._read_statistics()
+
+    async def read_last_statistics(self) -> None:
+        """Before it is stopped: what it counts of requests that it answered just now is waited for, until
+        two readings agree."""
+        deadline = time() + COUNTS_LATEST_S
+        before: dict[tuple[str, str], ModelCounters] | None = None
+        while True:
+            await self.read_statistics()
+            now = self._slot.reading.counters if self._slot.reading else {}
+            if now == before or time() >= deadline:
+                return
+            before = now
+            await asyncio.sleep(COUNTS_LATE_S)
 
     async def _read_statistics(self) -> None:
         try:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 MEMORY = 32  # samples after which an old one has lost 1 − 1/e of its weight
 OUTLIER = 8.0  # one sample counts for at most so many times what its bucket has seen on average
 STEEPEST = 2.0  # elasticity beyond the known sizes: time grows at most with the square of the size
+KNOWN_FROM = 8  # samples of a size, before what it is expected to take is evidence about a replica
 ALWAYS_RENEWED = 64  # samples up to which each one renews the curve ...
 RENEWED_EVERY = 32  # ... later one in so many does
 LARGEST = 63  # sizes from 2^62 share the last bucket
@@ -97,6 +98,12 @@ class CostModel:
         learned = self._learned = self._learned + 1
         if learned <= ALWAYS_RENEWED or learned % RENEWED_EVERY == 0 or weight == 1:
             self._curve = self._renewed()
+
+    def knows(self, size_bytes: int) -> bool:
+        """Whether `estimate` rests on requests of about this size. Elsewhere the curve is continued, which is
+        good enough to place a request and too wild to judge the replica that served it: with noise of a few
+        milliseconds between 1 kB and 100 kB, 8 MB are expected to take a second."""
+        return self._weights[min(size_bytes.bit_length(), LARGEST)] >= KNOWN_FROM
 
     def points(self) -> list[tuple[float, float]]:
         """The learned curve as (bytes, seconds), by size, for showing it."""

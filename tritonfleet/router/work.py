@@ -75,7 +75,7 @@ class Work:
             cost, pace = self.of(model).cost, leg.replica.paces
             for size, seconds in shares:
                 expected_s = cost.estimate(size)
-                if expected_s >= PACE_FROM_S:
+                if expected_s >= PACE_FROM_S and cost.knows(size):
                     pace.learn(expected_s, seconds)
                 cost.learn(size, seconds)
             leg.replica.pace = pace.value
