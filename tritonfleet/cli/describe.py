@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tritonfleet.cli.layout import Cell, fields
 from tritonfleet.cli.render import (
+    BROKEN,
     age,
     clock,
     event_line,
@@ -16,7 +17,7 @@ from tritonfleet.cli.render import (
     replicas,
     state_cell,
 )
-from tritonfleet.core.wire import Device, Event, FleetSnapshot, PoolSnapshot, Replica
+from tritonfleet.core.wire import DeviceInfo, DeviceReading, Event, FleetSnapshot, PoolSnapshot, Replica
 
 
 def describe_replica(
@@ -89,17 +90,40 @@ def describe_pool(
     return Text("\n\n").join(parts)
 
 
-def describe_device(snapshot: FleetSnapshot, device: Device, width: int | None = None) -> Text:
+def describe_device(snapshot: FleetSnapshot, device: DeviceInfo, width: int | None = None) -> Text:
     memory = f"{device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else "unknown"
     pairs: list[tuple[str, str | Cell]] = [
         ("Device", Cell(device.id, "bold")),
         ("Kind", device.kind.value),
         ("Name", device.name or "-"),
         ("Memory", memory),
+        *_device_reading(device.reading, snapshot.at),
     ]
     here = _only(snapshot, device=device.id)
     shown = replicas(here, width) if here.replicas else Text("no replicas here")
     return Text("\n\n").join([fields(pairs, width), shown])
+
+
+def _device_reading(reading: DeviceReading | None, now: float) -> list[tuple[str, str | Cell]]:
+    """What NVML says; nothing for a device that it does not know."""
+    if reading is None:
+        return []
+    if reading.trouble:
+        return [("Reading", Cell(f"none: {reading.trouble}", BROKEN))]
+    pairs: list[tuple[str, str | Cell]] = []
+    if reading.free_bytes is not None and reading.memory_used_bytes is not None:
+        used, free = reading.memory_used_bytes / 2**30, reading.free_bytes / 2**30
+        pairs.append(("Memory used", f"{used:.1f} GiB, {free:.1f} GiB free"))
+    if reading.utilization is not None:
+        pairs.append(("Utilization", f"{reading.utilization:.0%}"))
+    if reading.temperature_c is not None:
+        pairs.append(("Temperature", f"{reading.temperature_c:.0f} °C"))
+    if reading.power_w is not None:
+        pairs.append(("Power", f"{reading.power_w:.0f} W"))
+    if reading.ecc_errors is not None:
+        errors = f"{reading.ecc_errors} uncorrected"
+        pairs.append(("ECC errors", Cell(errors, BROKEN if reading.ecc_errors else "")))
+    return [*pairs, ("Read", f"{age(now - reading.at)} ago")]
 
 
 def _in_flight(replica: Replica) -> str:

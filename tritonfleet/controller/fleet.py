@@ -15,6 +15,7 @@ from typing import Any
 from tritonfleet.config import FleetSpec, PoolSpec, pool_hash
 from tritonfleet.controller import saved
 from tritonfleet.controller.autoscaler import Autoscaler
+from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.replay import counted, replay
@@ -55,6 +56,7 @@ class Fleet:
     ) -> None:
         self.spec, self.file, self.paths, self.driver, self.devices = spec, file, paths, driver, devices
         self.started_at = time()
+        self.desk = DeviceDesk(devices)
         self.journal = Journal(paths.journal)
         remembered = saved.read(paths.state_file, SavedFleet) or SavedFleet()
         self.sizes = {pool: size for pool, size in remembered.sizes.items() if pool in spec.pools}
@@ -108,6 +110,7 @@ class Fleet:
 
     async def run(self) -> None:
         """Tick when woken, and every `TICK_S`, until cancelled."""
+        self.spawn_task(self.desk.run())
         while True:
             self.tick(time())
             if time() - self._maintained_at > MAINTAIN_S:

@@ -24,7 +24,7 @@ def snapshot(fleet: Fleet) -> FleetSnapshot:
         stopping=fleet.stopping,
         controller=ControllerInfo(os.getpid(), fleet.started_at, tritonfleet.__version__),
         router=RouterInfo(str(fleet.spec.router.listen), fleet.spec.router.policy, fleet.workers.infos(now)),
-        devices=fleet.devices,
+        devices=fleet.desk.infos(replicas),
         pools=tuple(_pool(fleet, name, replicas) for name in fleet.spec.pools),
         replicas=replicas,
         readings=_readings(fleet, now),

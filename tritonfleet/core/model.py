@@ -52,6 +52,27 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """What the driver of a GPU or MIG slice said of it at ``at``. None where it does not say: a slice has no
+    utilization of its own, GPUs for desktops have no ECC memory."""
+
+    at: float
+    memory_bytes: int | None = None  # in all
+    memory_used_bytes: int | None = None  # by every process, also those that are none of ours
+    utilization: float | None = None  # 0..1: the share of time that a kernel ran, over the last second or so
+    temperature_c: float | None = None
+    power_w: float | None = None
+    ecc_errors: int | None = None  # uncorrected, since the driver was loaded
+    trouble: str = ""  # why there is no reading: "GPU is lost" …
+
+    @property
+    def free_bytes(self) -> int | None:
+        if self.memory_bytes is None or self.memory_used_bytes is None:
+            return None
+        return max(0, self.memory_bytes - self.memory_used_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One model on one replica, as its repository index reports it."""
 

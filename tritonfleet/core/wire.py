@@ -28,7 +28,15 @@ Any refusal is a 4xx/5xx with a `Problem` body.
 
 from dataclasses import dataclass, field
 
-from tritonfleet.core.model import Device, Event, ExitStatus, ModelStatus, Replica, ReplicaState
+from tritonfleet.core.model import (
+    DeviceKind,
+    DeviceReading,
+    Event,
+    ExitStatus,
+    ModelStatus,
+    Replica,
+    ReplicaState,
+)
 
 __all__ = [
     "Accepted",
@@ -38,7 +46,9 @@ __all__ = [
     "AutoscaleStatus",
     "CallTelemetry",
     "ControllerInfo",
-    "Device",
+    "DeviceInfo",
+    "DeviceKind",
+    "DeviceReading",
     "DownRequest",
     "DrainRequest",
     "Event",
@@ -227,6 +237,21 @@ class AutoscaleStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device: what it is, what its driver last said of it, and whether replicas are placed there."""
+
+    id: str
+    kind: DeviceKind
+    name: str = ""
+    memory_bytes: int = 0  # 0 where it is not known
+    reading: DeviceReading | None = None  # None: a CPU slot, or a GPU that this host's NVML does not show
+    replicas: tuple[str, ...] = ()  # ids of those that have, or are about to have, a process there
+    failures: int = 0  # of replicas that can be the device's doing, within the window that counts
+    set_aside: str = ""  # why no replica is placed there; "" if replicas are
+    set_aside_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """One router worker process."""
 
@@ -270,7 +295,7 @@ class FleetSnapshot:
     stopping: bool  # `down` is under way
     controller: ControllerInfo
     router: RouterInfo
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceInfo, ...]
     pools: tuple[PoolSnapshot, ...]
     replicas: tuple[Replica, ...]
     readings: tuple[ModelReading, ...]

@@ -1,11 +1,12 @@
 """A fleet in the middle of everything, for what is shown; all its times are relative to `NOW`."""
 
-from tritonfleet.core.model import Device, DeviceKind, Event, ModelStatus, Replica, ReplicaState
+from tritonfleet.core.model import DeviceKind, Event, ModelStatus, Replica, ReplicaState
 from tritonfleet.core.wire import (
     AutoscaleAnswer,
     AutoscaleSignal,
     AutoscaleStatus,
     ControllerInfo,
+    DeviceInfo,
     FleetSnapshot,
     ModelReading,
     PoolSnapshot,
@@ -121,7 +122,10 @@ def snapshot(**changes: object) -> FleetSnapshot:
         "stopping": False,
         "controller": ControllerInfo(pid=4000, started_at=NOW - 200, version="0.1.0"),
         "router": RouterInfo("127.0.0.1:8001", "least_requests", (worker(),)),
-        "devices": (Device("cpu0", DeviceKind.CPU, "CPU slot"), Device("cpu1", DeviceKind.CPU, "CPU slot")),
+        "devices": (
+            DeviceInfo("cpu0", DeviceKind.CPU, "CPU slot"),
+            DeviceInfo("cpu1", DeviceKind.CPU, "CPU slot"),
+        ),
         "pools": (pool(),),
         "replicas": (replica("main-0"), replica("main-1", devices=("cpu1",), grpc_port=40111, in_flight=0)),
         "readings": (),
