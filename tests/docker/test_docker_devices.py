@@ -49,6 +49,22 @@ def test_four_replicas_have_a_gpu_each_and_a_replacement_the_one_that_was_freed(
     assert given(fleet.containers()["main-2.2"]) == before["main-2.1"]
 
 
+def test_two_gpus_for_each_replica_and_for_its_replacement(
+    docker_fleet: Callable[..., DockerFleet],
+) -> None:
+    fleet = docker_fleet(
+        devices=GPUS, triton=NO_LIMITS, restart={"backoff": "100ms"},
+        replicas={"min": 1, "initial": 2, "max": 2, "devices_per_replica": 2},
+    )  # fmt: skip
+    fleet.cli("up", "-d", "--wait")
+    before = {name: given(one) for name, one in fleet.containers().items()}
+    assert before == {"main-0.1": GPUS[:2], "main-1.1": GPUS[2:]}
+    docker_daemon.ask(lambda client: client.kill(f"{fleet.name}-main-1.1"))
+    fleet.until(lambda f: "main-1.2" in f.containers(), "a new container")
+    fleet.ready(2)
+    assert given(fleet.containers()["main-1.2"]) == GPUS[2:]
+
+
 @pytest.fixture
 async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Starts one container on the given devices and returns its inspection."""

@@ -68,7 +68,7 @@ def fitted(spec: FleetSpec) -> FleetSpec:
     count = _device_count(spec)
     pools = dict(spec.pools)
     for name, pool in spec.pools.items():
-        room = count * pool.replicas.per_device if count else pool.replicas.max
+        room = pool.replicas.room(count) if count else pool.replicas.max
         given = max(pool.replicas.min, pool.replicas.initial or 0)
         if "max" not in pool.replicas.model_fields_set and given <= room < pool.replicas.max:
             smaller = pool.replicas.model_copy(update={"max": room})
@@ -112,22 +112,35 @@ def _devices(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
     if not isinstance(spec.devices, CpuSlots) and len(set(spec.devices)) < count:
         problems.append(source.problem(("devices",), "a device is listed twice"))
     for name, pool in spec.pools.items():
-        room = count * pool.replicas.per_device
-        if pool.replicas.max > room:
+        room, each = pool.replicas.room(count), pool.replicas.devices_per_replica
+        path = ("pools", name, "replicas", "devices_per_replica")
+        if each > count:
+            message = f"{each} is too many: the file has {_devices_named(count)}"
+            problems.append(source.problem(path, message, hint="list more devices"))
+        elif each > 1 and (slices := _slices(spec)):
+            message = f"{slices[0]} is a MIG slice, and a process can use one only"
+            problems.append(source.problem(path, message, hint="list whole GPUs, or leave this key out"))
+        elif pool.replicas.max > room:
             problems.append(_too_many(name, pool.replicas, count, source))
-    needed = sum(pool.replicas.first_size / pool.replicas.per_device for pool in spec.pools.values())
+    needed = sum(pool.replicas.first_size * pool.replicas.share for pool in spec.pools.values())
     if not problems and needed > count + 1e-9:
         message = f"the pools start with more replicas than fit on {_devices_named(count)}"
         problems.append(source.problem(("pools",), message, hint="lower their initial sizes, or add devices"))
     return problems
 
 
+def _slices(spec: FleetSpec) -> list[str]:
+    listed = spec.devices if isinstance(spec.devices, tuple) else ()
+    return [name for name in listed if name.startswith("MIG-")]
+
+
 def _too_many(name: str, replicas: ReplicasSpec, count: int, source: Source) -> ConfigProblem:
     """The key that asks for the most, as written: a ``max`` that nobody wrote is not at fault."""
-    room = count * replicas.per_device
+    room, each = replicas.room(count), replicas.devices_per_replica
     key = next(key for key in ("max", "initial", "min") if key in replicas.model_fields_set)
     fits = f"{room} fit{'s' if room == 1 else ''} on {_devices_named(count)}"
-    message = f"{getattr(replicas, key)} is too many: {fits} with {replicas.per_device} on each"
+    how = f"{each} devices for each" if each > 1 else f"{replicas.per_device} on each"
+    message = f"{getattr(replicas, key)} is too many: {fits} with {how}"
     hint = f"write `{key}: {room}`, or add devices"
     return source.problem(("pools", name, "replicas", key), message, hint=hint)
 

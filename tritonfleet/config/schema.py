@@ -41,9 +41,11 @@ def pool_hash(spec: FleetSpec, pool: str) -> str:
     """12 hex digits over what a replica of this pool is launched with. A replica with another hash is out of
     date. Sizes, health and restart settings do not count: they act without a new process."""
     found = spec.pools[pool]
-    launched = {
+    launched: dict[str, Any] = {
         "model_repository": found.model_repository,
         "models": sorted(found.models),
         "triton": found.triton.model_dump(mode="json"),
     }
+    if found.replicas.devices_per_replica > 1:  # absent for 1, so that fleets from before keep their hashes
+        launched["devices_per_replica"] = found.replicas.devices_per_replica
     return hashlib.sha256(json.dumps(launched, sort_keys=True).encode()).hexdigest()[:12]

@@ -170,6 +170,8 @@ class ReplicasSpec(Part):
     """The most that they may set; if not given, 4, or what the listed devices hold if that is less."""
     per_device: Whole = Field(default=1, ge=1, le=64)
     """How many of this pool's replicas may share a device."""
+    devices_per_replica: Whole = Field(default=1, ge=1, le=64)
+    """How many devices each replica gets, for itself alone: for models that need several GPUs."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -177,7 +179,18 @@ class ReplicasSpec(Part):
             raise ValueError(f"min {self.min} is more than max {self.max}")
         if self.initial is not None and not self.min <= self.initial <= self.max:
             raise ValueError(f"initial {self.initial} is not between min {self.min} and max {self.max}")
+        if self.devices_per_replica > 1 and self.per_device > 1:
+            raise ValueError("devices_per_replica and per_device cannot both be more than 1; leave one out")
         return self
+
+    @property
+    def share(self) -> float:
+        """How many devices a replica takes: 0.5 where two share one."""
+        return self.devices_per_replica / self.per_device
+
+    def room(self, devices: int) -> int:
+        """How many replicas fit on so many devices."""
+        return devices // self.devices_per_replica * self.per_device
 
     @property
     def first_size(self) -> int:

@@ -162,10 +162,8 @@ class Autoscaler:
     def _room(self, pool: str) -> int:
         """How many fit on the devices beside the other pools at their sizes."""
         pools = self._fleet.spec.pools
-        taken = sum(
-            self.size_of(name) / one.replicas.per_device for name, one in pools.items() if name != pool
-        )
-        return int((len(self._fleet.devices) - taken) * pools[pool].replicas.per_device + EPSILON)
+        taken = sum(self.size_of(name) * one.replicas.share for name, one in pools.items() if name != pool)
+        return int((len(self._fleet.devices) - taken) / pools[pool].replicas.share + EPSILON)
 
     # ------------------------------------------------------------ memory
 

@@ -76,7 +76,10 @@ def _check_sizes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> None:
         pool: sizes.get(pool, fleet.size_of(pool) if pool in fleet.spec.pools else 0) for pool in spec.pools
     }
     short = lacking(
-        wanted, {name: pool.replicas.per_device for name, pool in spec.pools.items()}, fleet.devices
+        wanted,
+        {name: pool.replicas.per_device for name, pool in spec.pools.items()},
+        fleet.devices,
+        {name: pool.replicas.devices_per_replica for name, pool in spec.pools.items()},
     )
     if short:
         raise RefusedError("invalid", short, "add devices, raise per_device, or scale another pool down")

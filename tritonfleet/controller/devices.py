@@ -30,6 +30,14 @@ class DeviceDesk:
     async def look(self) -> None:
         self.readings = await asyncio.to_thread(self._read, self.devices, time())
 
+    def free(self) -> dict[str, int]:
+        """Bytes that are free on each device that says so."""
+        return {
+            name: reading.free_bytes
+            for name, reading in self.readings.items()
+            if reading.free_bytes is not None
+        }
+
     def infos(self, replicas: Iterable[Replica]) -> tuple[DeviceInfo, ...]:
         """Every device for people and programs. ``replicas``: all of the fleet."""
         there = tuple(replicas)

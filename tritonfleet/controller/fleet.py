@@ -92,6 +92,7 @@ class Fleet:
                 pool_hash(self.spec, name),
                 pool.replicas.per_device,
                 self.autoscaler.reason(name),
+                pool.replicas.devices_per_replica,
             )
             for name, pool in self.spec.pools.items()
         ]
@@ -150,6 +151,7 @@ class Fleet:
                 held=frozenset(slot.id for slot in self.slots.values() if slot.held),
                 returning=frozenset(slot.id for slot in self.slots.values() if slot.after_stop == "relaunch"),
                 drained=frozenset(slot.id for slot in self.slots.values() if self._is_drained(slot, now)),
+                free=self.desk.free(),
                 now=now,
             )
             for action in actions:
@@ -193,7 +195,7 @@ class Fleet:
         if action.kind == "pending":
             slot.enter(ReplicaState.PENDING, action.reason, now)
         elif action.kind == "launch":
-            self.launch(slot, next(d for d in self.devices if d.id == action.device), action.reason)
+            self.launch(slot, tuple(d for d in self.devices if d.id in action.devices), action.reason)
         elif action.kind == "drain":
             self.drain(slot, action.reason, now)
         elif action.kind == "stop":
@@ -217,7 +219,7 @@ class Fleet:
 
     # ------------------------------------------------------------ a replica's life
 
-    def launch(self, slot: Slot, device: Device, reason: str) -> None:
+    def launch(self, slot: Slot, devices: tuple[Device, ...], reason: str) -> None:
         again = slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP)
         slot.generation = self.generations[slot.id] = (
             max(self.generations.get(slot.id, 0), slot.generation) + 1
@@ -225,20 +227,22 @@ class Fleet:
         slot.restarts += again
         slot.config_hash = pool_hash(self.spec, slot.pool)
         slot.ready_at = slot.retry_at = slot.drain_deadline = slot.reading = None
-        slot.failed_probes, slot.models, slot.after_stop, slot.device = 0, (), "forget", device.id
+        slot.failed_probes, slot.models, slot.after_stop = 0, (), "forget"
+        slot.devices = tuple(device.id for device in devices)
+        on = ", ".join(slot.devices)
         slot.settings_seen = slot.settings_sent = 0
-        slot.enter(ReplicaState.STARTING, f"launching on {device.id}: {reason}")
+        slot.enter(ReplicaState.STARTING, f"launching on {on}: {reason}")
         self.journal.add(
-            "replica.starting", slot.id, f"launch {slot.generation} on {device.id}",
-            generation=slot.generation, device=device.id,
+            "replica.starting", slot.id, f"launch {slot.generation} on {on}",
+            generation=slot.generation, device=",".join(slot.devices),
         )  # fmt: skip
         self.save()  # the generation is used up, whatever happens next
-        slot.launching = self.spawn_task(self._launch(slot, device))
+        slot.launching = self.spawn_task(self._launch(slot, devices))
 
-    async def _launch(self, slot: Slot, device: Device) -> None:
+    async def _launch(self, slot: Slot, devices: tuple[Device, ...]) -> None:
         pool = self.pool_of(slot)
         spec = LaunchSpec(
-            self.spec.name, slot.pool, slot.id, slot.generation, slot.config_hash, (device,),
+            self.spec.name, slot.pool, slot.id, slot.generation, slot.config_hash, devices,
             pool.model_repository, pool.models, pool.triton.args, dict(pool.triton.env),
             max(1, round(pool.triton.exit_timeout)), container_settings(pool),
         )  # fmt: skip
@@ -354,7 +358,7 @@ class Fleet:
             text = f"failed {verdict.failures} times in a row; it is still retried, at growing delays"
             self.journal.add("replica.crash_loop", slot.id, text, failures=verdict.failures)
         self.publish()  # out of the table now, not at the next tick
-        instance, slot.instance, slot.ready_at, slot.device = slot.instance, None, None, ""
+        instance, slot.instance, slot.ready_at, slot.devices = slot.instance, None, None, ()
         if instance is not None:
             slot.clearing = self.spawn_task(self._clear(instance))
         self.wake()
@@ -402,7 +406,7 @@ class Fleet:
             status = str(await self.driver.stop(instance, grace_s))
             await self._unwatch(instance)
             await self.driver.remove(instance)
-        slot.instance, slot.device = None, ""
+        slot.instance, slot.devices = None, ()
         slot.ready_at, slot.models, slot.reading = None, (), None
         self.journal.add("replica.stopped", slot.id, f"{status or 'it had no process'}: {slot.reason}")
         if slot.after_stop == "forget" and not slot.held:

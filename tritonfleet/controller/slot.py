@@ -34,7 +34,7 @@ class Slot:
     instance: Instance | None = None
     launching: asyncio.Task[None] | None = None  # the last launch, under way or over
     clearing: asyncio.Task[None] | None = None  # the end of a process that was given up on
-    device: str = ""  # which it was launched on; its instance says so too, but comes later
+    devices: tuple[str, ...] = ()  # those it was launched on; its instance says so too, but comes later
     config_hash: str = ""
     ready_at: float | None = None
     cold_start_s: float | None = None  # of the last launch that became ready
@@ -71,7 +71,7 @@ class Slot:
             since=self.since,
             reason=self.reason,
             config_hash=self.config_hash,
-            devices=instance.devices if instance else (self.device,) if self.device else (),
+            devices=instance.devices if instance else self.devices,
             host=instance.host if instance else "",
             grpc_port=instance.grpc_port if instance else 0,
             http_port=instance.http_port if instance else 0,

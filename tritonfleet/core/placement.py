@@ -1,42 +1,97 @@
-"""Which device a replica goes to, and whether there is room at all.
+"""Which devices a replica goes to, and whether there is room at all.
 
 A device is full when the shares of the replicas on it add up to 1; a replica's share is 1 / ``per_device`` of
-its pool.
+its pool. A replica of several devices has each of them whole.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonfleet.core.model import Device
+from tritonfleet.core.model import Device, DeviceKind
 
 EPSILON = 1e-9
+ALIKE_BYTES = 1 << 30  # devices whose free memory differs by less are equally good
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device, or None; ``reason`` says why, with the numbers."""
+    """As many devices as were asked for, or none; ``reason`` says why, with the numbers."""
 
-    device: Device | None
+    devices: tuple[Device, ...]
     reason: str
 
+    def __bool__(self) -> bool:
+        return bool(self.devices)
 
-def place(devices: Sequence[Device], shares: Mapping[str, float], per_device: int) -> Placement:
-    """The emptiest device with room, the earliest in ``devices`` among equals. ``shares``: device id → sum of
-    the shares on it."""
-    share = 1 / per_device
-    best = min(devices, key=lambda device: shares.get(device.id, 0.0), default=None)
-    if best is None:
-        return Placement(None, "there is no device")
-    used = shares.get(best.id, 0.0)
-    if used + share > 1 + EPSILON:
-        return Placement(None, f"no free device: all {len(devices)} are taken ({per_device} per device)")
-    return Placement(best, f"{best.id} is {'free' if used == 0 else 'the emptiest'}")
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(device.id for device in self.devices)
 
 
-def lacking(sizes: Mapping[str, int], per_device: Mapping[str, int], devices: Sequence[Device]) -> str:
-    """ "" if pools of these sizes fit on the devices, else why not, with the numbers."""
-    needed = sum(size / per_device[pool] for pool, size in sizes.items())
+def place(
+    devices: Sequence[Device],
+    shares: Mapping[str, float],
+    per_device: int,
+    count: int = 1,
+    *,
+    free: Mapping[str, int] | None = None,
+) -> Placement:
+    """The emptiest ``count`` devices with room; among equals those with the most free memory, to the GiB,
+    then the earliest in ``devices``, in whose order they are returned.
+
+    ``shares``: device id → sum of the shares on it. ``free``: device id → bytes that are free there, whoever
+    uses the rest; a device that is not named has all of its own. It only decides between devices that are
+    equally taken by this fleet, because what a replica that was placed just now will use does not show yet.
+    A MIG slice is never one of several: a process can use one only.
+    """
+    known = free or {}
+
+    def rank(device: Device) -> tuple[float, int]:
+        memory = known.get(device.id, device.memory_bytes)
+        return round(shares.get(device.id, 0.0), 6), -(memory // ALIKE_BYTES)
+
+    fitting = [device for device in devices if count == 1 or device.kind is not DeviceKind.MIG]
+    if len(fitting) < count:
+        return Placement((), _too_few(len(fitting), count))
+    best = sorted(fitting, key=rank)[:count]
+    if any(shares.get(device.id, 0.0) + 1 / per_device > 1 + EPSILON for device in best):
+        return Placement((), _full(fitting, shares, per_device, count))
+    chosen = tuple(device for device in devices if device in best)
+    names, used = ", ".join(device.id for device in chosen), any(shares.get(d.id, 0.0) for d in chosen)
+    return Placement(chosen, f"{names} {'is' if count == 1 else 'are'} {'the emptiest' if used else 'free'}")
+
+
+def _too_few(there: int, count: int) -> str:
+    if count == 1:
+        return "there is no device"
+    return f"a replica needs {count} devices that are no MIG slices; there are {there}"
+
+
+def _full(devices: Sequence[Device], shares: Mapping[str, float], per_device: int, count: int) -> str:
+    if count == 1:
+        return f"no free device: all {len(devices)} are taken ({per_device} per device)"
+    left = [device.id for device in devices if not shares.get(device.id, 0.0)]
+    what = f"only {', '.join(left)} of {len(devices)}" if left else f"none of {len(devices)}"
+    return f"no {count} free devices for one replica: {what} {'are' if len(left) > 1 else 'is'} free"
+
+
+def lacking(
+    sizes: Mapping[str, int],
+    per_device: Mapping[str, int],
+    devices: Sequence[Device],
+    per_replica: Mapping[str, int] | None = None,
+) -> str:
+    """ "" if pools of these sizes fit on the devices, else why not, with the numbers. ``per_replica``: pool →
+    devices of one replica, 1 where it is not named."""
+    counts = per_replica or {}
+    needed = sum(size * counts.get(pool, 1) / per_device[pool] for pool, size in sizes.items())
     if needed <= len(devices) + EPSILON:
         return ""
-    wanted = ", ".join(f"{pool} {size} (at {per_device[pool]} per device)" for pool, size in sizes.items())
+    each = {
+        pool: f"at {n} devices each"
+        if (n := counts.get(pool, 1)) > 1
+        else f"at {per_device[pool]} per device"
+        for pool in sizes
+    }
+    wanted = ", ".join(f"{pool} {size} ({each[pool]})" for pool, size in sizes.items())
     return f"{wanted} need {needed:g} devices; there are {len(devices)}: {', '.join(d.id for d in devices)}"

@@ -27,18 +27,19 @@ class PoolTarget:
     config_hash: str
     per_device: int = 1
     why: str = ""
+    per_replica: int = 1  # devices of one replica
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """``create`` a slot, ``launch`` it on ``device``, leave it ``pending``, ``drain`` it, ``stop`` its
+    """``create`` a slot, ``launch`` it on ``devices``, leave it ``pending``, ``drain`` it, ``stop`` its
     process, ``forget`` the slot (once its process is gone, if it has one)."""
 
     kind: Literal["create", "launch", "pending", "drain", "stop", "forget"]
     replica: str
     pool: str
     reason: str
-    device: str = ""
+    devices: tuple[str, ...] = ()
 
 
 def reconcile(
@@ -49,11 +50,12 @@ def reconcile(
     held: frozenset[str] = frozenset(),
     returning: frozenset[str] = frozenset(),
     drained: frozenset[str] = frozenset(),
+    free: Mapping[str, int] | None = None,
     now: float,
 ) -> list[Action]:
     """``held``: slots that a person emptied and that stay so; ``returning``: slots that drain or stop only to
     be launched again; ``drained``: draining replicas of which every router says that nothing is in flight
-    there any more."""
+    there any more; ``free``: free memory by device, in bytes, as `placement.place` takes it."""
     known = {target.name: target for target in targets}
     actions: list[Action] = []
     for replica in replicas:
@@ -69,7 +71,7 @@ def reconcile(
     for replica in sorted(replicas, key=lambda r: (r.pool, r.ordinal)):
         if replica.id in going or replica.id in held or replica.pool not in known:
             continue
-        actions += _launch(replica, known[replica.pool], devices, shares, now)
+        actions += _launch(replica, known[replica.pool], devices, shares, free, now)
     return actions
 
 
@@ -170,7 +172,7 @@ def _roll(
     if any(replica.state in LEAVING for replica in replicas):
         return []  # one at a time
     shares = _shares(everyone, {pool.name: pool for pool in targets})
-    room = place(devices, shares, target.per_device).device is not None
+    room = bool(place(devices, shares, target.per_device, target.per_replica))
     if any(_is_coming(replica, room=room) for replica in current if replica.id not in held):
         return []  # the replacement is on its way
     if len(current) + len(outdated) > target.size:
@@ -184,17 +186,23 @@ def _roll(
 
 
 def _launch(
-    replica: Replica, target: PoolTarget, devices: Sequence[Device], shares: dict[str, float], now: float
+    replica: Replica,
+    target: PoolTarget,
+    devices: Sequence[Device],
+    shares: dict[str, float],
+    free: Mapping[str, int] | None,
+    now: float,
 ) -> list[Action]:
     if replica.state in BROKEN:
         if replica.retry_at is not None and now < replica.retry_at:
             return []
     elif replica.state is not ReplicaState.PENDING:
         return []
-    found = place(devices, shares, target.per_device)
-    if found.device is None:
+    found = place(devices, shares, target.per_device, target.per_replica, free=free)
+    if not found:
         if replica.state is ReplicaState.PENDING and replica.reason == found.reason:
             return []
         return [Action("pending", replica.id, replica.pool, found.reason)]
-    shares[found.device.id] = shares.get(found.device.id, 0.0) + 1 / target.per_device
-    return [Action("launch", replica.id, replica.pool, found.reason, found.device.id)]
+    for name in found.ids:
+        shares[name] = shares.get(name, 0.0) + 1 / target.per_device
+    return [Action("launch", replica.id, replica.pool, found.reason, found.ids)]

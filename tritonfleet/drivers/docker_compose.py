@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tritonfleet.config import FleetSpec, PoolSpec
+from tritonfleet.config import FleetSpec
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
@@ -59,24 +59,19 @@ def _placed(
     shares: dict[str, float] = {}
     for name, pool in spec.pools.items():
         for ordinal in range(pool.replicas.first_size):
-            device, reason = _device(devices, shares, pool)
-            if device is None:
+            found = place(devices, shares, pool.replicas.per_device, pool.replicas.devices_per_replica)
+            if not found:
                 raise DriverError(
-                    f"no device for {name}-{ordinal}: {reason}",
+                    f"no device for {name}-{ordinal}: {found.reason}",
                     remedy="list more devices, or lower replicas.initial",
                 )
-            shares[device.id] = shares.get(device.id, 0.0) + 1 / pool.replicas.per_device
+            for device in found.ids:
+                shares[device] = shares.get(device, 0.0) + 1 / pool.replicas.per_device
             yield LaunchSpec(
-                spec.name, name, f"{name}-{ordinal}", 1, "", (device,), pool.model_repository, pool.models,
-                pool.triton.args, dict(pool.triton.env), ceil(pool.triton.exit_timeout), settings[name],
+                spec.name, name, f"{name}-{ordinal}", 1, "", found.devices, pool.model_repository,
+                pool.models, pool.triton.args, dict(pool.triton.env), ceil(pool.triton.exit_timeout),
+                settings[name],
             )  # fmt: skip
-
-
-def _device(
-    devices: Sequence[Device], shares: Mapping[str, float], pool: PoolSpec
-) -> tuple[Device | None, str]:
-    found = place(devices, shares, pool.replicas.per_device)
-    return found.device, found.reason
 
 
 def _service(launch: LaunchSpec) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fleet_files import POOL, SMALLEST, Folder
 
-from tritonfleet.config import Address, ConfigError, CpuSlots, load_fleet
+from tritonfleet.config import Address, ConfigError, CpuSlots, load_fleet, pool_hash
 
 SHIPPED = Path(__file__).parents[3] / "tritonfleet.yaml"
 
@@ -60,6 +60,20 @@ def test_a_max_that_nobody_wrote_fits_the_devices(
 ) -> None:
     spec = folder.load(POOL + f"    replicas: {{per_device: {per_device}}}\ndevices: {devices}\n")
     assert spec.pools["main"].replicas.max == most
+
+
+def test_a_max_that_nobody_wrote_fits_the_groups(folder: Folder) -> None:
+    spec = folder.load(POOL + "    replicas: {devices_per_replica: 2}\ndevices: {cpu: 5}\n")
+    replicas = spec.pools["main"].replicas
+    assert (replicas.max, replicas.share, replicas.room(5)) == (2, 2.0, 2)
+
+
+def test_another_number_of_devices_is_another_launch(folder: Folder) -> None:
+    one, same, two = (
+        pool_hash(folder.load(POOL + f"    replicas: {{{written}}}\n"), "main")
+        for written in ("max: 2", "devices_per_replica: 1", "devices_per_replica: 2")
+    )
+    assert one == same != two
 
 
 def test_relative_paths_start_at_the_files_folder(
@@ -271,6 +285,30 @@ MISUSES = {
         "DIR/fleet.yaml:6:21: pools.main.replicas.max: 5 is too many: 4 fit on 2 devices with 2 on each\n"
         "   6 |     replicas: {max: 5, per_device: 2}\n     |                     ^\n"
         "  hint: write `max: 4`, or add devices",
+    ),
+    "groups beyond the devices": (
+        POOL + "    replicas: {max: 2, devices_per_replica: 2}\ndevices: {cpu: 3}\n",
+        "DIR/fleet.yaml:6:21: pools.main.replicas.max: 2 is too many: 1 fits on 3 devices with 2 devices for "
+        "each\n   6 |     replicas: {max: 2, devices_per_replica: 2}\n     |                     ^\n"
+        "  hint: write `max: 1`, or add devices",
+    ),
+    "a group of more than all devices": (
+        POOL + "    replicas: {devices_per_replica: 2}\ndevices: [0]\n",
+        "DIR/fleet.yaml:6:37: pools.main.replicas.devices_per_replica: 2 is too many: the file has 1 device\n"
+        "   6 |     replicas: {devices_per_replica: 2}\n     |                                     ^\n"
+        "  hint: list more devices",
+    ),
+    "a group of MIG slices": (
+        POOL + "    replicas: {devices_per_replica: 2}\ndevices: [MIG-a, MIG-b]\n",
+        "DIR/fleet.yaml:6:37: pools.main.replicas.devices_per_replica: MIG-a is a MIG slice, and a process "
+        "can use one only\n   6 |     replicas: {devices_per_replica: 2}\n     |"
+        "                                     ^\n  hint: list whole GPUs, or leave this key out",
+    ),
+    "a group that shares": (
+        POOL + "    replicas: {per_device: 2, devices_per_replica: 2}\n",
+        "DIR/fleet.yaml:6:15: pools.main.replicas: devices_per_replica and per_device cannot both be more "
+        "than 1; leave one out\n   6 |     replicas: {per_device: 2, devices_per_replica: 2}\n     |"
+        "               ^",
     ),
     "min beyond the devices": (
         POOL + "    replicas: {min: 3}\ndevices: [0]\n",

@@ -29,6 +29,7 @@ async def test_readings_and_replicas_are_told_by_device() -> None:
     assert (first.id, first.reading, first.replicas) == ("GPU-a", READING, ("main-0",))
     assert (second.id, second.reading, second.replicas) == ("GPU-b", None, ())
     assert times == 1
+    assert desk.free() == {"GPU-a": 50 * GIB}
 
 
 async def test_a_fleet_without_gpus_reads_nothing() -> None:

@@ -12,8 +12,8 @@ def devices(count: int) -> tuple[Device, ...]:
 
 
 def chosen(shares: dict[str, float], per_device: int = 1, count: int = 3) -> str | None:
-    found = place(devices(count), shares, per_device).device
-    return found.id if found else None
+    found = place(devices(count), shares, per_device)
+    return found.ids[0] if found else None
 
 
 def test_the_first_free_device() -> None:
@@ -28,7 +28,7 @@ def test_the_emptiest_device_rather_than_the_first() -> None:
 def test_a_full_device_is_full() -> None:
     full = {"cpu0": 1.0, "cpu1": 1.0, "cpu2": 1.0}
     found = place(devices(3), full, 1)
-    assert found.device is None
+    assert found.devices == ()
     assert found.reason == "no free device: all 3 are taken (1 per device)"
 
 
@@ -51,7 +51,8 @@ def test_no_device_at_all() -> None:
 def test_as_many_fit_as_there_are_slots_and_no_more(count: int, per_device: int) -> None:
     shares: dict[str, float] = {}
     placed = 0
-    while (device := place(devices(count), shares, per_device).device) is not None:
+    while found := place(devices(count), shares, per_device):
+        (device,) = found.devices
         shares[device.id] = shares.get(device.id, 0.0) + 1 / per_device
         placed += 1
     assert placed == count * per_device
@@ -65,4 +66,55 @@ def test_what_does_not_fit_is_said_with_the_numbers() -> None:
     )
     assert "text 1 (at 1 per device), image 7 (at 2 per device) need 4.5 devices" in lacking(
         {"text": 1, "image": 7}, {"text": 1, "image": 2}, devices(4)
+    )
+
+
+def test_a_group_is_free_devices_in_their_order() -> None:
+    found = place(devices(4), {"cpu1": 1.0}, 1, 2)
+    assert (found.ids, found.reason) == (("cpu0", "cpu2"), "cpu0, cpu2 are free")
+
+
+def test_a_group_never_shares_a_device() -> None:
+    found = place(devices(3), {"cpu0": 0.5, "cpu2": 0.25}, 1, 2)
+    assert (found.ids, found.reason) == ((), "no 2 free devices for one replica: only cpu1 of 3 is free")
+
+
+def test_a_mig_slice_is_given_alone_and_never_one_of_several() -> None:
+    mixed = (
+        Device("MIG-a", DeviceKind.MIG),
+        Device("GPU-b", DeviceKind.GPU),
+        Device("MIG-c", DeviceKind.MIG),
+    )
+    assert place(mixed, {}, 1).ids == ("MIG-a",)
+    assert place(mixed, {}, 1, 2).reason == "a replica needs 2 devices that are no MIG slices; there are 1"
+
+
+GIB = 1 << 30
+GPUS = tuple(Device(f"GPU-{name}", DeviceKind.GPU, "", 80 * GIB) for name in "abc")
+
+
+def test_among_equals_the_one_with_the_most_free_memory() -> None:
+    free = {"GPU-a": 10 * GIB, "GPU-b": 70 * GIB, "GPU-c": 40 * GIB}
+    assert place(GPUS, {}, 1, free=free).ids == ("GPU-b",)
+    assert place(GPUS, {}, 1, 2, free=free).ids == ("GPU-b", "GPU-c")
+
+
+def test_an_empty_device_comes_before_one_with_more_free_memory() -> None:
+    free = {"GPU-a": 10 * GIB, "GPU-b": 70 * GIB, "GPU-c": 70 * GIB}
+    assert place(GPUS, {"GPU-b": 0.5, "GPU-c": 0.5}, 2, free=free).ids == ("GPU-a",)
+
+
+def test_a_difference_of_less_than_a_gib_does_not_move_replicas_about() -> None:
+    free = {"GPU-a": 70 * GIB + 1, "GPU-b": 71 * GIB - 1, "GPU-c": 70 * GIB}
+    assert place(GPUS, {}, 1, free=free).ids == ("GPU-a",)
+
+
+def test_a_device_without_a_reading_counts_with_all_its_memory() -> None:
+    assert place(GPUS, {}, 1, free={"GPU-a": 79 * GIB, "GPU-b": 60 * GIB}).ids == ("GPU-c",)
+
+
+def test_groups_need_as_many_devices_each() -> None:
+    assert lacking({"main": 2}, {"main": 1}, devices(4), {"main": 2}) == ""
+    assert lacking({"main": 3}, {"main": 1}, devices(4), {"main": 2}) == (
+        "main 3 (at 2 devices each) need 6 devices; there are 4: cpu0, cpu1, cpu2, cpu3"
     )

@@ -67,7 +67,7 @@ def test_the_reason_of_a_size_has_its_numbers() -> None:
 
 def test_a_pending_replica_is_launched_where_there_is_room() -> None:
     (action,) = reconcile([target(2)], [replica(0), replica(1, S.PENDING)], devices(), now=NOW)
-    assert (action.kind, action.replica, action.device) == ("launch", "main-1", "cpu1")
+    assert (action.kind, action.replica, action.devices) == ("launch", "main-1", ("cpu1",))
 
 
 def test_without_room_it_stays_pending_and_says_why_once() -> None:
@@ -79,7 +79,7 @@ def test_without_room_it_stays_pending_and_says_why_once() -> None:
 
 def test_two_pending_ones_do_not_get_the_same_device() -> None:
     actions = reconcile([target(2)], [replica(0, S.PENDING), replica(1, S.PENDING)], devices(), now=NOW)
-    assert [action.device for action in actions] == ["cpu0", "cpu1"]
+    assert [action.devices for action in actions] == [("cpu0",), ("cpu1",)]
 
 
 def test_the_highest_ordinal_goes_first() -> None:
@@ -227,7 +227,7 @@ class PaperFleet:
         if action.kind == "launch":
             started = replace(known, state=S.STARTING, config_hash=self.target.config_hash)
             self.replicas[action.replica] = replace(
-                started, devices=(action.device,), generation=known.generation + 1
+                started, devices=action.devices, generation=known.generation + 1
             )
         elif action.kind == "forget":
             assert not known.devices, "a slot with a process is forgotten"
