@@ -19,24 +19,27 @@ class DeviceDesk:
     def __init__(self, devices: tuple[Device, ...], *, read: Read | None = None) -> None:
         self.devices = devices
         self.readings: Mapping[str, DeviceReading] = {}
+        self._readable = tuple(device for device in devices if is_read(device))
         self._read = read or NvmlReader().read
 
     async def run(self) -> None:
-        """Read all that can be read, again and again, until cancelled."""
-        while any(is_read(device) for device in self.devices):
-            await self.look()
+        """Read all that can be read, again and again, until cancelled; `look` was called before."""
+        while self._readable:
             await asyncio.sleep(READ_S)
+            await self.look()
 
     async def look(self) -> None:
-        self.readings = await asyncio.to_thread(self._read, self.devices, time())
+        """Read once."""
+        if self._readable:
+            self.readings = await asyncio.to_thread(self._read, self._readable, time())
 
     def free(self) -> dict[str, int]:
-        """Bytes that are free on each device that says so."""
-        return {
-            name: reading.free_bytes
-            for name, reading in self.readings.items()
-            if reading.free_bytes is not None
+        """Bytes that are free on each device that says so; 0 where NVML has trouble with it, so that it
+        does not pass for an empty one."""
+        known = {
+            name: 0 if reading.trouble else reading.free_bytes for name, reading in self.readings.items()
         }
+        return {name: free for name, free in known.items() if free is not None}
 
     def infos(self, replicas: Iterable[Replica]) -> tuple[DeviceInfo, ...]:
         """Every device for people and programs. ``replicas``: all of the fleet."""

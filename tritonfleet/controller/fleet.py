@@ -111,6 +111,7 @@ class Fleet:
 
     async def run(self) -> None:
         """Tick when woken, and every `TICK_S`, until cancelled."""
+        await self.desk.look()  # before the first placement, which asks for free memory
         self.spawn_task(self.desk.run())
         while True:
             self.tick(time())

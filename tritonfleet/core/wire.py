@@ -238,7 +238,7 @@ class AutoscaleStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """A device: what it is, what its driver last said of it, and whether replicas are placed there."""
+    """A device: what it is, what its driver last said of it, and who is there."""
 
     id: str
     kind: DeviceKind
@@ -246,9 +246,6 @@ class DeviceInfo:
     memory_bytes: int = 0  # 0 where it is not known
     reading: DeviceReading | None = None  # None: a CPU slot, or a GPU that this host's NVML does not show
     replicas: tuple[str, ...] = ()  # ids of those that have, or are about to have, a process there
-    failures: int = 0  # of replicas that can be the device's doing, within the window that counts
-    set_aside: str = ""  # why no replica is placed there; "" if replicas are
-    set_aside_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

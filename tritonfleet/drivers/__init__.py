@@ -15,11 +15,12 @@ def make_driver(spec: FleetSpec, state_dir: Path, environ: Mapping[str, str]) ->
     """The driver of ``spec``, remembering in ``state_dir``. Raises DriverError for absent devices."""
     if choose(spec, state_dir, environ) == "docker":
         from tritonfleet.drivers.docker import DockerDriver  # the SDK takes a while to import
+        from tritonfleet.drivers.docker_engine import other_host
 
         return DockerDriver(
             spec.name,
             state_dir,
-            discover(spec.devices, trusting=True),
+            discover(spec.devices, trusting=True, elsewhere=other_host(spec.docker_host, environ)),
             host=spec.docker_host,
             log_max_bytes=spec.logs.max_size,
             log_keep=spec.logs.keep,

@@ -13,16 +13,23 @@ FEWEST_CPU_SLOTS = 4
 
 
 def discover(
-    wanted: Literal["auto"] | CpuSlots | tuple[str, ...], *, trusting: bool = False
+    wanted: Literal["auto"] | CpuSlots | tuple[str, ...], *, trusting: bool = False, elsewhere: str = ""
 ) -> tuple[Device, ...]:
     """The devices a fleet file means. ``auto``: every GPU (a GPU cut into MIG slices counts as its slices),
     or without one as many CPU slots as cores, at least 4. Raises DriverError for what is not there.
 
     ``trusting``: where this host shows no GPU at all, those that are listed are taken as they are. The
-    replicas may run elsewhere, or we ourselves in a container that was given none."""
+    replicas may run elsewhere, or we ourselves in a container that was given none. ``elsewhere``: the other
+    host that replicas run on; then GPUs of this host are not looked at, for theirs they are not."""
     if isinstance(wanted, CpuSlots):
         return cpu_slots(wanted.cpu)
-    present = gpus()
+    if wanted == "auto" and elsewhere:
+        raise DriverError(
+            f"the devices of {elsewhere} cannot be seen from this host",
+            remedy="list them: `devices: [GPU-UUID, …]`, as `nvidia-smi -L` there shows them, or {cpu: N}",
+            transient=False,
+        )
+    present = {} if elsewhere else gpus()
     if wanted == "auto":
         return tuple(present.values()) or cpu_slots(max(FEWEST_CPU_SLOTS, os.cpu_count() or 1))
     if not present and trusting:

@@ -23,6 +23,7 @@ from tritonfleet.drivers.base import DriverError
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CALL_TIMEOUT_S = 60.0
 THREADS = 8
+_THIS_HOST = ("localhost", "127.0.0.1", "::1")
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 3.0
 
 Client = Any  # docker.APIClient; the SDK ships no types
@@ -34,6 +35,18 @@ _STREAM_ENDS = (
     OSError,
     ValueError,
 )
+
+
+def other_host(host: str, environ: Mapping[str, str]) -> str:
+    """The name of the host that this daemon runs on if that is another one than ours, else ""."""
+    name = _host_name(host or environ.get("DOCKER_HOST", ""))
+    return "" if name in _THIS_HOST else name
+
+
+def _host_name(url: str) -> str:
+    """The host in a Docker host's URL; "" if it is a socket."""
+    parts = urlsplit(url)
+    return parts.hostname or "" if parts.scheme in ("ssh", "tcp", "http", "https") else ""
 
 
 class DaemonUnreachableError(DriverError):
@@ -66,9 +79,8 @@ class DockerEngine:
 
     @property
     def remote_name(self) -> str:
-        """The name of the daemon's host when it is another one, else ""."""
-        parts = urlsplit(self.host)
-        return parts.hostname or "" if parts.scheme in ("ssh", "tcp", "http", "https") else ""
+        """The name to reach the daemon's host by when it is not reached by a socket, else ""."""
+        return _host_name(self.host)
 
     def connect(self) -> Client:
         """The client, connected. Blocks; raises what the SDK raises, and OSError."""

@@ -32,6 +32,16 @@ async def test_readings_and_replicas_are_told_by_device() -> None:
     assert desk.free() == {"GPU-a": 50 * GIB}
 
 
+async def test_a_device_that_does_not_answer_is_not_taken_for_an_empty_one() -> None:
+    found = {"GPU-a": DeviceReading(NOW, trouble="GPU is lost"), "GPU-b": DeviceReading(NOW)}
+    desk = DeviceDesk(GPUS, read=lambda devices, now: found)
+    await desk.look()
+    assert desk.free() == {"GPU-a": 0}  # what GPU-b has is not known
+
+
 async def test_a_fleet_without_gpus_reads_nothing() -> None:
     async with asyncio.timeout(20):
-        await DeviceDesk(cpu_slots(2), read=lambda devices, now: 1 / 0).run()  # type: ignore[arg-type, return-value] # it must not be called
+        desk = DeviceDesk(cpu_slots(2), read=lambda devices, now: {"cpu0": READING})
+        await desk.look()
+        await desk.run()
+    assert desk.readings == {}

@@ -10,6 +10,7 @@ from tritonfleet.config.spec import CpuSlots
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.devices import cpu_slots, discover
+from tritonfleet.drivers.docker_engine import other_host
 
 GIB = 1 << 30
 
@@ -150,3 +151,29 @@ def test_cpu_slots_ask_nothing_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
         Device("cpu0", DeviceKind.CPU, "CPU slot"),
         Device("cpu1", DeviceKind.CPU, "CPU slot"),
     )
+
+
+def test_the_gpus_of_this_host_are_not_those_of_another(nvml: FakeNvml) -> None:
+    assert discover(("1", "GPU-far"), trusting=True, elsewhere="box") == (
+        Device("1", DeviceKind.GPU), Device("GPU-far", DeviceKind.GPU),
+    )  # fmt: skip
+    assert discover(CpuSlots(cpu=1), elsewhere="box") == cpu_slots(1)
+    with pytest.raises(DriverError, match="the devices of box cannot be seen from this host") as refused:
+        discover("auto", trusting=True, elsewhere="box")
+    assert "nvidia-smi -L" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "other"),
+    [
+        ("ssh://me@box", {}, "box"),
+        ("tcp://box:2376", {}, "box"),
+        ("", {"DOCKER_HOST": "ssh://box"}, "box"),
+        ("unix:///x.sock", {"DOCKER_HOST": "ssh://box"}, ""),
+        ("tcp://localhost:2376", {}, ""),
+        ("tcp://[::1]:2376", {}, ""),
+        ("", {}, ""),
+    ],
+)
+def test_which_host_a_daemon_is_on(host: str, environ: dict[str, str], other: str) -> None:
+    assert other_host(host, environ) == other
