@@ -4,6 +4,8 @@ States are a word and a glyph, blue for what serves and orange for what is broke
 telling red from green, and without any colour).
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
@@ -172,15 +174,24 @@ def _pool_row(pool: PoolSnapshot) -> Row:
 
 def replicas(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:
     columns = (*_REPLICA_COLUMNS, *_WIDE_COLUMNS) if wide else _REPLICA_COLUMNS
-    rows = [_replica_row(replica, snapshot.at, wide=wide) for replica in snapshot.replicas]
+    shown = {} if wide else short_names(device.id for device in snapshot.devices)
+    rows = [_replica_row(replica, snapshot.at, shown, wide=wide) for replica in snapshot.replicas]
     return table(columns, rows, width)
 
 
-def _replica_row(replica: Replica, now: float, *, wide: bool) -> Row:
+def short_names(devices: Iterable[str]) -> dict[str, str]:
+    """UUIDs up to their first block, ``GPU-1a2b3c4d``, where that names one device only; the rest as it is.
+    `describe device/…` takes both."""
+    short = {name: "-".join(name.split("-")[:2]) for name in devices}
+    used = Counter(short.values())
+    return {name: brief if used[brief] == 1 else name for name, brief in short.items()}
+
+
+def _replica_row(replica: Replica, now: float, shown: Mapping[str, str], *, wide: bool) -> Row:
     cells = [
         Cell(replica.id, "bold"),
         state_cell(replica.state),
-        Cell(",".join(replica.devices) or "-"),
+        Cell(",".join(shown.get(name, name) for name in replica.devices) or "-"),
         Cell(f"{replica.host}:{replica.grpc_port}" if replica.grpc_port else "-"),
         Cell(_in_flight(replica)),
         Cell(str(replica.restarts), BROKEN if replica.restarts else ""),

@@ -143,7 +143,8 @@ def describe(settings: Settings, name: str) -> None:
         as_data = settings.output in (Output.JSON, Output.YAML)
         kind, slash, device_id = name.partition("/")
         if slash and kind == "device":
-            device = next((device for device in snapshot.devices if device.id == device_id), None)
+            short = render.short_names(device.id for device in snapshot.devices)
+            device = next((d for d in snapshot.devices if device_id in (d.id, short[d.id])), None)
             if device is None:
                 raise names.unknown("device", device_id, (d.id for d in snapshot.devices), snapshot.fleet)
             if as_data:

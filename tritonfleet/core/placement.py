@@ -57,8 +57,9 @@ def place(
     if any(shares.get(device.id, 0.0) + 1 / per_device > 1 + EPSILON for device in best):
         return Placement((), _full(fitting, shares, per_device, count))
     chosen = tuple(device for device in devices if device in best)
-    names, used = ", ".join(device.id for device in chosen), any(shares.get(d.id, 0.0) for d in chosen)
-    return Placement(chosen, f"{names} {'is' if count == 1 else 'are'} {'the emptiest' if used else 'free'}")
+    used = any(shares.get(device.id, 0.0) for device in chosen)
+    name = chosen[0].id if count == 1 else "they"  # who places them names them already
+    return Placement(chosen, f"{name} {'is' if count == 1 else 'are'} {'the emptiest' if used else 'free'}")
 
 
 def _too_few(there: int, count: int) -> str:

@@ -1,7 +1,8 @@
-"""A device as `describe device/ID` shows it."""
+"""Devices as `ps` and `describe device/ID` show them."""
 
-from fleet_samples import NOW, snapshot
+from fleet_samples import NOW, replica, snapshot
 
+from tritonfleet.cli import render
 from tritonfleet.cli.describe import describe_device
 from tritonfleet.core.model import DeviceKind, DeviceReading
 from tritonfleet.core.wire import DeviceInfo
@@ -30,3 +31,22 @@ def test_what_a_device_does_not_say_is_left_out() -> None:
 
 def test_a_device_that_does_not_answer_says_why() -> None:
     assert "none: GPU is lost" in shown(DeviceReading(NOW, trouble="GPU is lost"))
+
+
+A, B = "GPU-1a2b3c4d-0000-4000-8000-000000000000", "GPU-5e6f7a8b-0000-4000-8000-000000000000"
+TWIN = "GPU-5e6f7a8b-0000-4000-8000-000000000001"
+
+
+def test_ps_shortens_uuids_and_ps_wide_does_not() -> None:
+    fleet = snapshot(
+        devices=tuple(DeviceInfo(name, DeviceKind.GPU) for name in (A, B)),
+        replicas=(replica(devices=(A, B)),),
+    )
+    assert "GPU-1a2b3c4d,GPU-5e6f7a8b " in render.ps(fleet, 200).plain
+    assert f"{A},{B}" in render.ps(fleet, 400, wide=True).plain
+
+
+def test_a_short_name_means_one_device_only() -> None:
+    assert render.short_names([A, B, TWIN, "cpu0", "1"]) == {
+        A: "GPU-1a2b3c4d", B: B, TWIN: TWIN, "cpu0": "cpu0", "1": "1",
+    }  # fmt: skip
