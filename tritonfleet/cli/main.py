@@ -345,6 +345,57 @@ def controller(context: typer.Context, scale: Scale = None) -> None:
     file.controller(_settings(context), scale or [])
 
 
+@app.command(epilog="Scalers: tritonfleet, static, hpa, hpa-queue, knative, ray-serve. " + GLOBAL_HELP)
+def simulate(
+    context: typer.Context,
+    load: Annotated[
+        Literal["poisson", "diurnal", "flash", "step", "ramp"], typer.Argument(help="The shape of the load.")
+    ] = "step",
+    rate: Annotated[float, typer.Option(help="Requests a second, where the shape is at 1.")] = 2.0,
+    duration: Annotated[str, typer.Option(metavar="DURATION", help="Of the load.")] = "1h",
+    service: Annotated[str, typer.Option(metavar="DURATION", help="Mean time of a request.")] = "500ms",
+    sigma: Annotated[float, typer.Option(min=0, help="Spread of it (lognormal); 0: all alike.")] = 0.5,
+    trace: Annotated[Path | None, typer.Option(help="A CSV file instead; its first column is when.")] = None,
+    cost: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=DURATION", help="Time for each unit of a column.")
+    ] = None,
+    faster: Annotated[float, typer.Option(min=0.001, help="Play the trace so many times faster.")] = 1.0,
+    scaler: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=TARGET]", help="Who scales; repeat it to compare.")
+    ] = None,
+    slo: Annotated[str, typer.Option(metavar="DURATION", help="Answers are due within this.")] = "3s",
+    minimum: Annotated[int, typer.Option("--min", help="Fewest replicas.")] = 1,
+    maximum: Annotated[int, typer.Option("--max", help="Most replicas.")] = 32,
+    initial: Annotated[int, typer.Option(help="Replicas at the start.")] = 2,
+    cold_start: Annotated[str, typer.Option(metavar="DURATION", help="From launch to ready.")] = "45s",
+    instances: Annotated[int, typer.Option(help="Executions at once on a replica.")] = 1,
+    batch: Annotated[int, typer.Option(help="Requests in one execution at most.")] = 1,
+    batch_share: Annotated[float, typer.Option(min=0, max=1, help="Cost of each further one in it.")] = 1.0,
+    policy: Annotated[
+        Literal["round_robin", "least_requests", "least_work"], typer.Option(help="Of the router.")
+    ] = "least_work",
+    mtbf: Annotated[str, typer.Option(metavar="DURATION", help="A replica dies this often on average.")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed, the same result.")] = 1,
+) -> None:
+    """What a pool would do with a load, in virtual time.
+
+    The router's and the autoscaler's own decisions, without servers; see docs/simulator.md.
+    """
+    from tritonfleet.cli import simulate as command
+
+    asked = command.Load(
+        load, rate, _seconds(duration, "--duration"), _seconds(service, "--service"), sigma, trace,
+        cost or [], faster,
+    )  # fmt: skip
+    scenario = {
+        "slo_s": _seconds(slo, "--slo"), "minimum": minimum, "maximum": maximum, "initial": initial,
+        "cold_start_s": _seconds(cold_start, "--cold-start"), "instances": instances, "batch": batch,
+        "batch_share": batch_share, "policy": policy, "seed": seed,
+        "mtbf_s": _seconds(mtbf, "--mtbf") if mtbf else None,
+    }  # fmt: skip
+    command.run(_settings(context), scenario, scaler or ["tritonfleet"], asked)
+
+
 @app.command(epilog=GLOBAL_HELP)
 def version() -> None:
     """The version of this program."""

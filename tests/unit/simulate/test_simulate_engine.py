@@ -1,0 +1,107 @@
+"""The simulator against what queueing theory and common sense say."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from tritonfleet.core.autoscale import Policy
+from tritonfleet.simulate.engine import simulate
+from tritonfleet.simulate.result import reversals
+from tritonfleet.simulate.scalers import Fleet, Static
+from tritonfleet.simulate.scenario import Scenario
+from tritonfleet.simulate.workload import Request, generated
+
+ONE = Scenario(slo_s=1.0, initial=1)
+
+
+def test_one_request_alone_takes_its_service_time() -> None:
+    result = simulate(ONE, [Request(1.0, 10, 0.5)], Static(1))
+    assert result.p99_s == pytest.approx(0.5, rel=0.07)  # a histogram's bucket
+    assert (result.requests, result.missed, result.refused) == (1, 0, 0)
+    assert result.replica_hours == pytest.approx(1.5 / 3600)
+
+
+def test_a_batch_takes_its_longest_and_the_share_of_the_others() -> None:
+    scenario = replace(ONE, batch=4, batch_share=0.25)
+    requests = [Request(0.0, 10, 0.4)] + [Request(0.1, 10, 0.4)] * 4
+    assert simulate(scenario, requests, Static(1)).duration_s == pytest.approx(0.4 + 0.4 + 0.25 * 3 * 0.4)
+
+
+def test_the_mean_wait_of_a_queue_is_that_of_theory() -> None:
+    """M/D/1, ρ = 0.7: L = ρ + ρ² / (2·(1 − ρ)) are in the system on average (Pollaczek and Khinchine)."""
+    requests = generated("poisson", 7.0, 2000, 0.1, 0.0, seed=3)
+    scenario = replace(ONE, queue_capacity=10**6, every_s=0.5)
+    result = simulate(scenario, requests, Static(1))
+    waiting = sum(point.waiting for point in result.timeline) / len(result.timeline)
+    # The router holds what exceeds two at the replica: Σ (n−2)⁺·Pn = L − 2 + 2·P0 + P1.
+    rho = 0.7
+    length = rho + rho**2 / (2 * (1 - rho))
+    empty, one = 1 - rho, (1 - rho) * (math.exp(rho) - 1)
+    assert waiting == pytest.approx(length - 2 + 2 * empty + one, rel=0.15)
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    scenario = replace(ONE, maximum=8, mtbf_s=200.0, cold_start_s=10.0)
+
+    def once(seed: int) -> object:
+        requests = generated("step", 2.0, 300, 0.3, 0.5, seed)
+        return simulate(replace(scenario, seed=seed), requests, Fleet(Policy(1, 8)))
+
+    assert once(1) == once(1)
+    assert once(1) != once(2)
+
+
+def test_every_request_ends_once_though_replicas_die() -> None:
+    scenario = replace(ONE, initial=3, cold_start_s=5.0, mtbf_s=20.0)
+    requests = generated("poisson", 4.0, 400, 0.3, 0.5, seed=1)
+    result = simulate(scenario, requests, Static(3))
+    answered = result.requests - result.refused
+    assert result.failures > 10
+    assert result.resent > 0
+    assert 0.9 * result.requests < answered <= result.requests
+
+
+def test_without_replicas_requests_give_up() -> None:
+    scenario = replace(ONE, minimum=0, initial=0)
+    result = simulate(scenario, [Request(0.0, 1, 0.1), Request(1.0, 1, 0.1)], Static(0))
+    assert (result.refused, result.missed, result.replica_hours) == (2, 2, 0.0)
+
+
+def test_the_autoscaler_grows_with_a_step_and_shrinks_after_it() -> None:
+    scenario = Scenario(slo_s=3.0, maximum=16, initial=2)
+    requests = generated("step", 2.0, 3600, 0.5, 0.5, seed=1)
+    result = simulate(scenario, requests, Fleet(Policy(1, 16)))
+    sizes = {round(point.at_s / 60): point.size for point in result.timeline}
+    assert sizes[40] >= 9  # 12 a second × 0.5 s ÷ 0.65
+    assert sizes[59] <= 4
+    assert result.missed_share < simulate(scenario, requests, Static(8)).missed_share + 0.05
+
+
+def test_cold_start_is_paid_for_and_waited_for() -> None:
+    scenario = Scenario(slo_s=1.0, maximum=4, initial=1, cold_start_s=30.0, cold_start_spread=0.0)
+    requests = generated("poisson", 1.0, 200, 0.1, 0.0, seed=1)
+    result = simulate(scenario, requests, Static(2))
+    first_ready = next(point.at_s for point in result.timeline if point.ready == 2)
+    assert first_ready == pytest.approx(60.0 + 30.0, abs=10.0)  # asked once a minute, then a cold start
+    assert result.replica_hours * 3600 == pytest.approx(2 * result.duration_s - 60.0, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"initial": 9, "maximum": 4}, "initial 9"), ({"slo_s": 0.0}, "slo_s")]
+)
+def test_what_cannot_be_simulated_is_refused(change: dict[str, float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(ONE, **change)
+
+
+def test_no_requests_and_no_such_policy_are_refused() -> None:
+    with pytest.raises(ValueError, match="no requests"):
+        simulate(ONE, [], Static(1))
+    with pytest.raises(ValueError, match="least_work"):
+        simulate(replace(ONE, policy="best"), [Request(0, 1, 1)], Static(1))
+
+
+def test_reversals_are_changes_of_direction() -> None:
+    assert reversals([1, 2, 4, 3, 2, 5]) == 2
+    assert reversals([1]) == 0

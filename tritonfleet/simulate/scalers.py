@@ -1,0 +1,107 @@
+"""Who sets the size of a simulated pool: a number, or `core.autoscale`, fed as the controller feeds it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tritonfleet.core.autoscale import Memory, Policy, decide
+from tritonfleet.core.signals import Signal, Signals, Window
+from tritonfleet.simulate.meter import Meter
+
+EPOCH_S = 1e6  # virtual time begins here for `core.autoscale`, to which 0 means "never"
+STATISTICS_S = 2.0  # Triton's statistics are read this often
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool at one moment. ``ready`` counts those that serve, ``warming`` those of them that have done
+    so for less than 5 s. ``slots``: requests that one replica usefully holds."""
+
+    size: int
+    minimum: int
+    maximum: int
+    ready: int
+    warming: int
+    loading: int
+    leaving: int
+    instances: int
+    slots: int
+    cold_start_s: float | None
+
+
+class Scaler(Protocol):
+    name: str
+    interval_s: float
+
+    def desired(self, now: float, pool: Pool, meter: Meter) -> int:
+        """The size from now on; bounds are the caller's."""
+
+
+class Static:
+    """Always the same."""
+
+    name, interval_s = "static", 60.0
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def desired(self, now: float, pool: Pool, meter: Meter) -> int:  # noqa: ARG002 # it looks at nothing
+        return self._count
+
+
+class Fleet:
+    """`core.autoscale.decide` every 2 s. ``tell`` hears every change, with its reason."""
+
+    name, interval_s = "tritonfleet", 2.0
+
+    def __init__(
+        self,
+        policy: Policy,
+        tell: Callable[[float, str], None] = lambda _now, _reason: None,
+        spans_s: tuple[float, float] = (15.0, 6.0),
+    ) -> None:
+        self._policy, self._tell, self._spans = policy, tell, spans_s
+        self._memory = Memory()
+
+    def desired(self, now: float, pool: Pool, meter: Meter) -> int:
+        signals = Signals(
+            ready=pool.ready - pool.warming, warming=pool.warming, loading=pool.loading, leaving=pool.leaving,
+            cold_start_s=pool.cold_start_s,
+            stable=window(self._spans[0], pool, meter), fast=window(self._spans[1], pool, meter),
+        )  # fmt: skip
+        memory = replace(self._memory, size=pool.size)
+        decision = decide(self._policy, signals, memory, EPOCH_S + now)
+        self._memory = decision.memory
+        if decision.count != decision.before:
+            self._tell(now, decision.reason)
+        return decision.count
+
+
+def window(span_s: float, pool: Pool, meter: Meter) -> Window:
+    """As `controller.signals` makes it of one model: the same formulas, on the simulation's counts."""
+    seen, told = meter.window(span_s), meter.window(STATISTICS_S)
+    if seen is None or told is None:
+        return Window(span_s)
+
+    def known(value: float) -> Signal:
+        return Signal(value, 0.0)
+
+    capacity = max(told.ready, 1e-9) * pool.instances * told.span_s
+    service = told.busy_s / told.finished / pool.instances if told.finished else 0.0
+    queued = told.queue_s / told.finished if told.finished else 0.0
+    leaves = seen.finished / seen.span_s
+    waited = seen.waiting / leaves if leaves else (seen.span_s if seen.most_waiting else 0.0)
+    longest = seen.most_waiting / leaves if leaves else waited
+    rate = seen.arrived / seen.span_s
+    return Window(
+        span_s,
+        known(min(told.busy_s / capacity, 1.0)) if told.ready else Signal(why="no replica is ready"),
+        known(rate * service),
+        known((seen.in_flight + seen.waiting) / (pool.slots * pool.ready)) if pool.ready else None,
+        known(rate),
+        known(seen.waiting),
+        known(waited + queued),
+        known(longest + max(seen.p99_s - service, 0.0)),
+        known(longest + seen.p99_s),
+        known(service),
+    )

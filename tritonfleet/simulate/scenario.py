@@ -1,0 +1,44 @@
+"""What is simulated, beside the requests: replicas, router, objective."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Times in seconds. A batch of requests takes as long as its longest, plus ``batch_share`` of the others'
+    time: 1 is one after the other, 0 is a batch for the price of one.
+
+    Raises ValueError for what cannot be simulated."""
+
+    slo_s: float
+    minimum: int = 1
+    maximum: int = 32
+    initial: int = 1
+    cold_start_s: float = 45.0
+    cold_start_spread: float = 0.1  # of it, uniformly, either way
+    instances: int = 1  # executions at once on each replica
+    batch: int = 1  # requests of one execution at most
+    batch_share: float = 1.0
+    policy: str = "least_work"
+    queue_capacity: int = 1024  # of the router
+    max_wait_s: float = 30.0
+    tries: int = 3  # that many replicas, when they are lost
+    mtbf_s: float | None = None  # mean time between the failures of one replica
+    seed: int = 1
+    every_s: float = 10.0  # between two points of the time line
+
+    def __post_init__(self) -> None:
+        for name in ("slo_s", "cold_start_s", "instances", "batch", "max_wait_s", "maximum", "every_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name):g}")
+        if not 0 <= self.minimum <= self.initial <= self.maximum:
+            raise ValueError(
+                f"replicas: min {self.minimum} ≤ initial {self.initial} ≤ max {self.maximum} does not hold"
+            )
+        if self.mtbf_s is not None and self.mtbf_s <= 0:
+            raise ValueError(f"mtbf_s must be more than 0, not {self.mtbf_s:g}")
+
+    @property
+    def slots(self) -> int:
+        """Requests that a replica usefully holds: a batch in work, and the next."""
+        return 2 * self.instances * self.batch
