@@ -114,7 +114,7 @@ class _Run:
             self._at(self.now + seconds, lambda batch=batch, s=seconds: self._end(replica, batch, s))  # type: ignore[misc] # mypy cannot infer a lambda's defaults
 
     def _end(self, replica: Replica, batch: list[Job], seconds: float) -> None:
-        if batch not in replica.running:  # it was lost
+        if not replica.runs(batch):  # it was lost
             return
         replica.end(batch)
         told = self.meter.now

@@ -60,8 +60,12 @@ class Replica:
         self.running.append(batch)
         return batch
 
+    def runs(self, batch: list[Job]) -> bool:
+        """Whether it is this very execution: the same requests may have come back after the replica died."""
+        return any(one is batch for one in self.running)
+
     def end(self, batch: list[Job]) -> None:
-        self.running.remove(batch)
+        self.running = [one for one in self.running if one is not batch]
         self.in_flight -= len(batch)
         self.work_s -= sum(job.cost_s for job in batch)
 
@@ -71,6 +75,7 @@ class Replica:
         self.running, self.in_flight, self.work_s = [], 0, 0.0
         self.waiting.clear()
         self.ready_at = None
+        self.attribution = Attribution()
         return lost
 
     def learn(self, expected_s: float, measured_s: float) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tritonfleet.core.autoscale import Policy
 from tritonfleet.simulate.engine import simulate
+from tritonfleet.simulate.replica import Job, Replica
 from tritonfleet.simulate.result import reversals
 from tritonfleet.simulate.scalers import Fleet, Static
 from tritonfleet.simulate.scenario import Scenario
@@ -60,6 +61,18 @@ def test_every_request_ends_once_though_replicas_die() -> None:
     assert result.failures > 10
     assert result.resent > 0
     assert 0.9 * result.requests < answered <= result.requests
+
+
+def test_a_lost_execution_does_not_end_the_one_that_repeats_it() -> None:
+    replica, job = Replica(0, 0.0), Job(Request(0.0, 1, 9.0))
+    replica.take(job, 0.0)
+    first = replica.begin(0.0, 1, 1)
+    assert replica.lose_all() == [job]
+    assert not replica.runs(first)
+    replica.take(job, 1.0)
+    second = replica.begin(1.0, 1, 1)
+    assert first == second
+    assert (replica.runs(first), replica.runs(second)) == (False, True)
 
 
 def test_without_replicas_requests_give_up() -> None:
