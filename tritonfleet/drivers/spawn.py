@@ -6,6 +6,7 @@ never mistaken for it. Waiting is by pidfd, which works for processes that someb
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -69,12 +70,27 @@ def _boot_time() -> float:
 def alive(identity: ProcessIdentity) -> bool:
     """Whether exactly this process runs. One that has ended and waits for its parent does not."""
     stat = _stat(identity.pid)
-    return (
-        stat is not None
-        and stat[0] not in "ZX"
-        and int(stat[19]) == identity.start_ticks
-        and identity.boot_id == boot_id()
-    )
+    if stat is None or int(stat[19]) != identity.start_ticks or identity.boot_id != boot_id():
+        return False
+    return stat[0] not in "ZX" or not _is_over(identity)
+
+
+def _is_over(identity: ProcessIdentity) -> bool:
+    """Whether all of its threads have ended. The state in /proc tells only of its first."""
+    pidfd = _open(identity)
+    if pidfd is None:
+        return True
+    try:
+        return _has_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """A pidfd is readable once its process can be waited for (pidfd_open(2)), be it reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def spawn(argv: Sequence[str], env: Mapping[str, str], log_path: Path) -> ProcessIdentity:
@@ -120,12 +136,12 @@ async def wait_exit(identity: ProcessIdentity) -> ProcessExit:
 
 
 def _open(identity: ProcessIdentity) -> int | None:
-    """A pidfd of exactly this process, or None when it has ended."""
+    """A pidfd of exactly this process, be it a zombie, or None when there is nothing left of it."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    if not alive(identity):
+    if identify(identity.pid) != identity:
         os.close(pidfd)
         return None
     return pidfd
@@ -151,6 +167,8 @@ def send(identity: ProcessIdentity, number: signal.Signals) -> bool:
     if pidfd is None:
         return False
     try:
+        if _has_ended(pidfd):
+            return False
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return False
@@ -166,8 +184,8 @@ async def terminate(identity: ProcessIdentity, grace_s: float, marker: str = "")
     """
     if grace_s > 0 and send(identity, signal.SIGTERM):
         await _gone(identity, grace_s)
-    if send(identity, signal.SIGKILL):
-        await _gone(identity, KILL_WAIT_S)
+    send(identity, signal.SIGKILL)
+    await _gone(identity, KILL_WAIT_S)
     end_session(identity.pid, marker)
 
 

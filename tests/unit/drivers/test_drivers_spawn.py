@@ -134,6 +134,42 @@ async def test_terminate_kills_what_ignores_it(launch: Launch, tmp_path: Path) -
     assert await spawn.wait_exit(identity) == ProcessExit(signal=9)
 
 
+FIRST_THREAD_ENDS = """
+import ctypes, threading, time
+def rest():
+    print("up", flush=True)
+    time.sleep(60)
+threading.Thread(target=rest).start()
+time.sleep(0.1)
+exit_of_one_thread = 60 if __import__("platform").machine() == "x86_64" else 93
+ctypes.CDLL(None).syscall(exit_of_one_thread, 0)
+"""
+
+
+async def test_one_whose_first_thread_has_ended_still_runs(launch: Launch) -> None:
+    """By /proc it is a zombie: as for a moment every killed process is, while its other threads still end."""
+    identity = await launch(FIRST_THREAD_ENDS)
+    await until(lambda: Path(f"/proc/{identity.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    assert spawn.alive(identity)
+    waiting = asyncio.create_task(spawn.wait_exit(identity))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await spawn.terminate(identity, 0)
+    assert await waiting == ProcessExit(signal=9)
+    assert not spawn.alive(identity)
+    assert not spawn.send(identity, signal.SIGKILL)
+
+
+async def test_the_signal_is_known_however_many_threads_end_with_it(launch: Launch, tmp_path: Path) -> None:
+    one = "threading.Thread(target=time.sleep, args=(60,)).start()"
+    threads = f"import threading, time\nfor _ in range(60): {one}\n"
+    for number in range(1, 6):
+        identity = await launch(threads + "print('up', flush=True)")
+        await until(lambda: written(tmp_path).count("up") == number)  # noqa: B023 - awaited within the round
+        await spawn.terminate(identity, 0)
+        assert await spawn.wait_exit(identity) == ProcessExit(signal=9)
+
+
 CHILDREN = """
 import os, subprocess, sys
 marked = subprocess.Popen(["sleep", "60"])

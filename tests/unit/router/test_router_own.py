@@ -137,7 +137,7 @@ async def test_the_controller_gets_the_plain_message_and_what_replicas_insist_on
         assert asked.message == message
         assert asked.metadata == {"triton-grpc-protocol-key": "secret", "authorization": "Bearer a"}
         assert asked.timeout_s is not None
-        assert 20 < asked.timeout_s <= 30
+        assert 20 < asked.timeout_s <= 31  # gRPC's clients round up what is left
 
 
 async def test_without_a_controller_it_says_what_is_needed_and_comes_back_with_one(tmp_path: Path) -> None:
