@@ -10,6 +10,7 @@ from typing import Protocol
 
 import docker_daemon
 
+from tritonfleet.drivers import logs
 from tritonfleet.drivers.base import ContainerSettings, Driver, Instance, LaunchSpec
 from tritonfleet.drivers.devices import cpu_slots
 from tritonfleet.drivers.docker import DockerDriver
@@ -82,8 +83,7 @@ class ProcessBench:
             time.sleep(0.001)
 
     def say(self, instance: Instance, line: str) -> None:
-        with (self.state_dir / "logs" / f"{instance.replica}.log").open("a") as log:
-            log.write(line + "\n")
+        logs.append_line(self.state_dir / "logs" / f"{instance.replica}.log", line)
 
     async def end(self) -> None:
         last = self.driver()

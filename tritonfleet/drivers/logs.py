@@ -132,9 +132,14 @@ def header(instance: str, when: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
+    """On a line of its own, also where a server was killed within one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as log:
-        log.write(line + "\n")
+    with path.open("a+b", buffering=0) as log:
+        end = log.seek(0, os.SEEK_END)
+        if end:
+            log.seek(end - 1)
+        within = bool(end) and log.read(1) != b"\n"
+        log.write(b"\n" * within + line.encode() + b"\n")
 
 
 def error_detail(path: Path, instance: str) -> str:

@@ -240,3 +240,12 @@ class TestErrorDetail:
 
     def test_without_a_log_there_is_none(self, log: Path) -> None:
         assert logs.error_detail(log, "main-0.1") == ""
+
+
+def test_a_line_of_ours_begins_anew_where_a_server_was_killed_within_one(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "main-0.log"
+    logs.append_line(path, "first")
+    with path.open("a") as log:
+        log.write("I1125 killed in the mid")
+    logs.append_line(path, logs.header("main-0.2", "now"))
+    assert path.read_text().splitlines() == ["first", "I1125 killed in the mid", "--- main-0.2 started now"]
