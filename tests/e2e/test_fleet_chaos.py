@@ -1,62 +1,103 @@
-"""Long fault injection: replicas die again and again under load, and no request is lost."""
+"""Long fault injection: replicas die or hang again and again under load, and no request is lost."""
 
 import asyncio
 import os
 import signal
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton_aio
-from running_fleet import running_fleet
+from running_fleet import RunningFleet, running_fleet
 from test_fleet_traffic import replica_of, tensor
 
 pytestmark = [pytest.mark.triton, pytest.mark.chaos, pytest.mark.xdist_group("fleet_chaos")]
 
-SECONDS, RATE, KILL_EVERY_S = 120, 200, 10
+SECONDS, RATE = 120, 200
+KILL_EVERY_S = 10
+HANG_AT_S = (10, 70)  # far enough apart for the first one's replacement to be settled
+EJECTED_WITHIN_S = 32  # `core.ejection.OLDEST_S`, and the second until the watchdog looks
+
+
+@dataclass
+class Load:
+    """`RATE` requests a second for `SECONDS`, whatever is still unanswered: what came of each."""
+
+    client: triton_aio.InferenceServerClient
+    failures: list[str] = field(default_factory=list)
+    replicas: Counter[str] = field(default_factory=Counter)
+    took: dict[int, float] = field(default_factory=dict)  # seconds, by number of the request
+
+    async def run(self, fault: dict[int, int], fleet: RunningFleet) -> None:
+        """``fault``: by number of a request, the signal that a replica gets when it is sent."""
+        loop = asyncio.get_running_loop()
+        began, tasks = loop.time(), set()
+        for number in range(SECONDS * RATE):
+            await asyncio.sleep(max(0.0, began + number / RATE - loop.time()))
+            tasks.add(asyncio.create_task(self._call(number)))
+            if number in fault:
+                victim = list(fault).index(number)
+                tasks.add(asyncio.create_task(asyncio.to_thread(_send, fleet, victim, fault[number])))
+        await asyncio.gather(*tasks)
+
+    async def _call(self, number: int) -> None:
+        values = np.frombuffer(number.to_bytes(8, "big") * 4, np.uint8)
+        began = asyncio.get_running_loop().time()
+        try:
+            result = await self.client.infer("echo", [tensor("INPUT0", values, "UINT8")])
+        except Exception as error:  # noqa: BLE001 # every kind of failure counts
+            self.failures.append(repr(error))
+            return
+        self.took[number] = asyncio.get_running_loop().time() - began
+        if not np.array_equal(result.as_numpy("OUTPUT0"), values):
+            self.failures.append(f"request {number}: a wrong answer")
+        self.replicas[replica_of(result)] += 1
+
+    def slow(self, limit_s: float) -> list[int]:
+        return [number for number, took in self.took.items() if took > limit_s]
+
+
+def _send(fleet: RunningFleet, victim: int, number: int) -> None:
+    pids = list(fleet.pids().values())
+    os.kill(pids[victim % len(pids)], number)
 
 
 @pytest.mark.timeout(300)
 async def test_killing_a_replica_every_ten_seconds_loses_no_request(tmp_path: Path) -> None:
-    failures: list[str] = []
-    replicas: Counter[str] = Counter()
-
-    async def call(client: triton_aio.InferenceServerClient, number: int) -> None:
-        values = np.frombuffer(number.to_bytes(8, "big") * 4, np.uint8)
-        try:
-            result = await client.infer("echo", [tensor("INPUT0", values, "UINT8")])
-        except Exception as error:  # noqa: BLE001 # every kind of failure counts
-            failures.append(repr(error))
-            return
-        if not np.array_equal(result.as_numpy("OUTPUT0"), values):
-            failures.append(f"request {number}: a wrong answer")
-        replicas[replica_of(result)] += 1
-
+    faults = {
+        number: int(signal.SIGKILL)
+        for number in range(KILL_EVERY_S * RATE // 2, SECONDS * RATE, KILL_EVERY_S * RATE)
+    }
     with running_fleet(tmp_path, "--scale", "main=4") as fleet:
-        loop = asyncio.get_running_loop()
-        kills = 0
         async with triton_aio.InferenceServerClient(fleet.address) as client:
-            began, tasks = loop.time(), set()
-            for number in range(SECONDS * RATE):
-                await asyncio.sleep(max(0.0, began + number / RATE - loop.time()))
-                task = asyncio.create_task(call(client, number))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                if number % (KILL_EVERY_S * RATE) == KILL_EVERY_S * RATE // 2:
-                    kills += 1
-                    asyncio.create_task(asyncio.to_thread(_kill, fleet, kills))  # noqa: RUF006 # ends by itself
-            await asyncio.gather(*tasks)
+            load = Load(client)
+            await load.run(faults, fleet)
         workers = fleet.snapshot()["router"]["workers"]
         exits = fleet.events("replica.exited")
-    assert failures == []
-    assert sum(replicas.values()) == SECONDS * RATE
-    assert kills == SECONDS // KILL_EVERY_S
-    assert len(exits) == kills
+    assert load.failures == []
+    assert sum(load.replicas.values()) == SECONDS * RATE
+    assert len(exits) == len(faults) == SECONDS // KILL_EVERY_S
     assert [worker["restarts"] for worker in workers] == [0]
-    assert set(replicas) == {f"main-{ordinal}" for ordinal in range(4)}
+    assert set(load.replicas) == {f"main-{ordinal}" for ordinal in range(4)}
 
 
-def _kill(fleet: object, number: int) -> None:
-    pids = fleet.pids()  # type: ignore[attr-defined] # a RunningFleet
-    os.kill(list(pids.values())[number % len(pids)], signal.SIGKILL)
+@pytest.mark.timeout(300)
+async def test_replicas_that_hang_lose_no_request_and_hold_up_few(tmp_path: Path) -> None:
+    """A stopped process keeps its connections: only its silence tells. What it holds is asked elsewhere when
+    that is found out; everybody else goes on at once, since it is given no more than it could batch."""
+    faults = {second * RATE: int(signal.SIGSTOP) for second in HANG_AT_S}
+    with running_fleet(tmp_path, "--scale", "main=4") as fleet:
+        async with triton_aio.InferenceServerClient(fleet.address) as client:
+            load = Load(client)
+            await load.run(faults, fleet)
+        unhealthy = fleet.events("replica.unhealthy")
+    assert load.failures == []
+    assert sum(load.replicas.values()) == SECONDS * RATE
+    assert len(unhealthy) == len(faults)
+    slow = load.slow(limit_s=5.0)
+    hung = sorted(faults)
+    assert all(any(0 <= number - at + RATE <= EJECTED_WITHIN_S * RATE for at in hung) for number in slow)
+    assert len(slow) < 0.01 * SECONDS * RATE  # p99 does not see them
+    assert max(load.took.values()) < EJECTED_WITHIN_S

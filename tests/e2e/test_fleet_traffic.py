@@ -185,7 +185,8 @@ def test_tritons_own_errors_come_through(fleet: RunningFleet) -> None:
             client.infer("digits", [])
 
 
-def test_a_sequence_of_unary_calls_adds_up(fleet: RunningFleet) -> None:
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_a_sequence_of_unary_calls_adds_up(fleet: RunningFleet, compression: str | None) -> None:
     """Each call on its own, through several replicas: the router keeps them where the first one went."""
     fleet.cli("scale", "2", "--wait")
     with triton.InferenceServerClient(fleet.address) as client:
@@ -196,6 +197,7 @@ def test_a_sequence_of_unary_calls_adds_up(fleet: RunningFleet) -> None:
                 result = client.infer(
                     "accumulator", [tensor("INPUT", np.array([[value]], np.int32), "INT32")],
                     sequence_id=sequence, sequence_start=step == 0, sequence_end=step == 3,
+                    compression_algorithm=compression,
                 )  # fmt: skip
                 total += value
                 assert int(result.as_numpy("SUM").reshape(-1)[0]) == total

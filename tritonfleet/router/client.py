@@ -126,9 +126,14 @@ class ClientConnection(SocketConnection):
             head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
             if not end_stream and not peek.enough(head):
                 return
-            model = call.model = grpc.peek_model(head) or ""
+            model = grpc.peek_model(head)
+            legible = head
+            if not model:  # none is named, or the message is compressed
+                legible = peek.plain(head)
+                model = grpc.peek_model(legible) or ""
+            call.model = model
             if call.info.infers:
-                call.sequence = peek.peek_sequence(head, model)
+                call.sequence = peek.peek_sequence(legible, model)
                 if call.info.streaming:
                     call.scanner = peek.StreamScanner()
                     call.scanner.feed(head)
@@ -140,7 +145,8 @@ class ClientConnection(SocketConnection):
         """Further messages of a stream may begin and end sequences: they live where the stream goes."""
         for head in scanner.feed(payload):
             leg: Leg | None = call.partner  # type: ignore[assignment] # a Call's partner is a Leg
-            found = peek.peek_sequence(head, grpc.peek_model(head) or "")
+            legible = peek.plain(head)
+            found = peek.peek_sequence(legible, grpc.peek_model(legible) or "")
             if found is None or leg is None:
                 continue
             sequences = self.dispatcher.sequences

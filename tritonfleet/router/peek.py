@@ -3,15 +3,17 @@
 The message is protobuf; fields are written in the order of their numbers: 1 model_name, 2 model_version,
 3 id, 4 parameters (a map), 5 inputs … (grpc_service.proto). So everything of interest stands before the
 tensors, in the first bytes. Whether "sequence_id" occurs there at all is one search in C; only then are
-they parsed.
+they parsed. Of a compressed message `plain` makes such first bytes.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tritonfleet.http2.stream import Buffer
 
 PEEK_LIMIT = 4096  # bytes of a message within which its parameters must stand
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by the header: gRPC's "gzip", and "deflate", which is zlib's
 SEQUENCE_ID = b"sequence_id"
 
 SequenceKey = tuple[str, str, int | str]  # model, kind of id, id
@@ -34,9 +36,22 @@ def enough(data: Buffer) -> bool:
     return size >= 5 and size >= 5 + int.from_bytes(data[1:5], "big")
 
 
+def plain(data: Buffer) -> Buffer:
+    """``data``, the first bytes of a call's body, as if its message were not compressed: what the peeks take.
+    At most `PEEK_LIMIT` bytes are read and made, whatever a message would unfold to. Of one that is not
+    compressed with gzip or deflate, ``data`` itself, which tells the peeks nothing."""
+    if len(data) < 5 or data[0] != 1:
+        return data
+    try:
+        message = zlib.decompressobj(GZIP_OR_ZLIB).decompress(data[5 : 5 + PEEK_LIMIT], PEEK_LIMIT)
+    except zlib.error:
+        return data
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
 def peek_sequence(data: Buffer, model: str) -> SequenceRef | None:
     """The sequence that the message at the start of ``data`` (with its 5-byte prefix) belongs to, if any.
-    A compressed message tells nothing, nor does the end of a request without one."""
+    A compressed message tells nothing (see `plain`), nor does the end of a request without one."""
     if not data or data[0] != 0:
         return None
     head = bytes(data[: PEEK_LIMIT + 5])

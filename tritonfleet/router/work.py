@@ -90,7 +90,7 @@ class Work:
         if queue is None or (queue.order != self.order and not queue):
             order = "shortest" if self.order == "shortest" else "fifo"
             queue = work.queue = WaitingQueue(self.max_requests, order)  # type: ignore[arg-type] # one of the two
-        priority = peek.peek_priority(call.held[0]) if call.held else 0
+        priority = peek.peek_priority(peek.plain(call.held[0])) if call.held else 0
         deadline = call.deadline if call.deadline is not None else inf
         if call.queued_at is None:
             call.queued_at = now

@@ -1,11 +1,24 @@
 """Sequences are found in real messages, in streams cut anywhere, and nowhere else."""
 
+import gzip
+import zlib
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from tritonfleet.router.peek import PEEK_LIMIT, SequenceRef, StreamScanner, enough, peek_sequence
+from tritonfleet.router.grpc import peek_model
+from tritonfleet.router.peek import (
+    PEEK_LIMIT,
+    SequenceRef,
+    StreamScanner,
+    enough,
+    peek_priority,
+    peek_sequence,
+    plain,
+)
 
 
 def infer(sequence_id: int | str = 0, *, start: bool = False, end: bool = False, size: int = 10) -> bytes:
@@ -55,9 +68,45 @@ def test_the_words_in_a_tensor_are_no_sequence() -> None:
     assert peek_sequence(b"\0" + len(body).to_bytes(4, "big") + body, "m") is None
 
 
-def test_a_compressed_message_tells_nothing() -> None:
-    data = infer(5, start=True)
-    assert peek_sequence(b"\1" + data[1:], "m") is None
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("size", [0, 10, 1_000_000])
+def test_a_compressed_message_tells_the_same(compress: Callable[[bytes], bytes], size: int) -> None:
+    data = infer(5, start=True, size=size)
+    message = compress(data[5:])
+    whole = b"\1" + len(message).to_bytes(4, "big") + message
+    for compressed in (whole, memoryview(whole)):
+        legible = plain(compressed)
+        assert len(legible) <= PEEK_LIMIT + 5
+        assert peek_model(legible) == "m"
+        assert peek_sequence(legible, "m") == SequenceRef(("m", "int", 5), start=True, end=False)
+        assert peek_priority(legible) == 3
+
+
+def test_what_is_not_compressed_stays_as_it_is() -> None:
+    data = infer(5)
+    assert plain(data) is data
+
+
+def test_a_message_that_says_it_is_compressed_and_is_not_tells_nothing() -> None:
+    data = b"\1" + infer(5, start=True)[1:]
+    assert plain(data) is data
+    assert peek_model(data) == ""
+    assert peek_sequence(data, "m") is None
+    assert peek_priority(data) == 0
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_at_all_can_harm(rest: bytes) -> None:
+    for head in (b"\1" + rest, b"\1\0\0\0\x20\x1f\x8b\x08" + rest, b"\1\0\0\0\x20\x78\x9c" + rest):
+        legible = plain(head)
+        peek_model(legible)
+        peek_sequence(legible, "m")
+        peek_priority(legible)
+
+
+def test_a_bomb_is_not_unfolded() -> None:
+    message = zlib.compress(bytes(64 << 20), 9)
+    assert len(plain(b"\1" + len(message).to_bytes(4, "big") + message)) == PEEK_LIMIT + 5
 
 
 @given(st.binary(max_size=200))
