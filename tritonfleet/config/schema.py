@@ -19,7 +19,7 @@ def fleet_schema() -> dict[str, Any]:
 
 def resolved(spec: FleetSpec) -> dict[str, Any]:
     """The whole file as plain data, defaults and interpolation included; loading it gives an equal spec."""
-    plain: dict[str, Any] = _escaped(spec.model_dump(mode="json"))
+    plain: dict[str, Any] = _escaped(spec.model_dump(mode="json", by_alias=True))
     return plain
 
 

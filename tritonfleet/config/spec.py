@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from tritonfleet.config.cron import checked_cron, checked_zone
 from tritonfleet.config.errors import shown
 from tritonfleet.config.units import (
     DURATION,
@@ -305,6 +306,20 @@ class ScaleDownSpec(Part):
     """The time between two replicas' going."""
 
 
+class ScheduleEntry(Part):
+    cron: Annotated[str, AfterValidator(checked_cron)]
+    """When a window begins: minute, hour, day of month, month, weekday."""
+    length: Duration = Field(alias="for")  # `for` is a word of Python's
+    """How long it lasts."""
+    min: Whole = Field(ge=1, le=1024)
+    """The fewest replicas in it, within `replicas`."""
+    timezone: Annotated[str, AfterValidator(checked_zone)] = "UTC"
+    """The time zone of `cron`, such as Europe/Berlin."""
+
+    def __str__(self) -> str:
+        return f'"{self.cron}" ({self.timezone})'
+
+
 class AutoscaleSpec(Part):
     target_utilization: Annotated[float, Field(gt=0, le=0.95)] | None = 0.65
     """The share of the time that a replica may be busy; `null` leaves this target out."""
@@ -318,6 +333,9 @@ class AutoscaleSpec(Part):
     """Start replicas for the load that is forecast for when they are ready, while forecasts prove right."""
     scale_up: ScaleUpSpec = ScaleUpSpec()
     scale_down: ScaleDownSpec = ScaleDownSpec()
+    schedule: tuple[ScheduleEntry, ...] = ()
+    """Windows with a minimum of their own: entries `{cron: "0 8 * * mon-fri", for: 10h, min: 4, timezone:
+    Europe/Berlin}`. `timezone` is UTC if not given. Replicas start early enough to be ready in time."""
     dry_run: bool = False
     """Decide and say so; change nothing."""
 

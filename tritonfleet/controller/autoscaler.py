@@ -8,6 +8,7 @@ decides about these is shown, not carried out). What it remembers outlasts the c
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tritonfleet.config.cron import last_and_next
 from tritonfleet.config.spec import AutoscaleSpec, PoolSpec
 from tritonfleet.controller import saved
 from tritonfleet.controller.saved import SavedPin
@@ -16,6 +17,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.core.autoscale import Decision, Memory, Policy, decide
 from tritonfleet.core.autoscale_targets import Targets
 from tritonfleet.core.placement import EPSILON
+from tritonfleet.core.schedule import Opening
 from tritonfleet.core.signals import named, shown
 from tritonfleet.core.wire import AutoscaleAnswer, AutoscaleSignal, AutoscaleStatus
 
@@ -26,7 +28,17 @@ DECIDE_S = 2.0
 SAVE_S = 10.0
 
 
-def policy_of(pool: PoolSpec, scaling: AutoscaleSpec) -> Policy:
+def openings(scaling: AutoscaleSpec, now: float) -> tuple[Opening, ...]:
+    """Of every entry of the schedule, the window that began last and the one that comes next."""
+    return tuple(
+        Opening(str(entry), entry.min, start, start + entry.length)
+        for entry in scaling.schedule
+        for start in last_and_next(entry.cron, entry.timezone, now)
+        if start is not None
+    )
+
+
+def policy_of(pool: PoolSpec, scaling: AutoscaleSpec, now: float) -> Policy:
     return Policy(
         minimum=pool.replicas.min,
         maximum=pool.replicas.max,
@@ -40,6 +52,7 @@ def policy_of(pool: PoolSpec, scaling: AutoscaleSpec) -> Policy:
         stabilization_s=scaling.scale_down.stabilization,
         step_s=scaling.scale_down.step,
         forecast=scaling.forecast,
+        schedule=openings(scaling, now),
     )  # fmt: skip
 
 
@@ -140,7 +153,7 @@ class Autoscaler:
         spans = (scaling.scale_up.window, scaling.scale_up.panic_window)
         signals = self._samples[name].signals(self._slots(name), now, spans, self._room(name))
         memory = replace(self._memory.get(name, Memory()), size=self.size_of(name))
-        decision = decide(policy_of(pool, scaling), signals, memory, now)
+        decision = decide(policy_of(pool, scaling, now), signals, memory, now)
         before, self.decisions[name] = self.decisions.get(name), decision
         acts = self.autoscaled(name)
         size = decision.count if acts else memory.size

@@ -4,17 +4,22 @@ Up at once, to the largest of the targets' answers (`core.autoscale_targets`): u
 in a panic (the fast window asks for a multiple of what is ready) by the fast one. What has been ordered and
 still loads is part of the size, so it is never ordered twice. Down one step at a time, and only when all that
 was asked for in the stabilization window is less, when every signal is there and fresh, when nothing loads or
-leaves, and when the work of now, put on one replica fewer, stays well inside the targets.
+leaves, and when the work of now, put on one replica fewer, stays well inside the targets. A schedule
+(`core.schedule`) raises what came out of that, whatever the signals, and within the bounds.
 """
 
 from dataclasses import dataclass, field, replace
 
 from tritonfleet.core.autoscale_targets import Answer, Targets, answers, total_work
 from tritonfleet.core.forecast import Forecast, observe
+from tritonfleet.core.schedule import Opening, opened
 from tritonfleet.core.signals import Signal, Signals, named
 
 MARGIN = 0.9  # of the target, that the replicas which remain may reach: what shrinks must not grow again
 COLD_START_S = 30.0  # until one was measured
+LEAD_MARGIN_S = (
+    5.0  # a scheduled start is this much earlier: for the next decision, and the probe that sees it
+)
 GAP_S = 30.0  # without decisions this long, the past is no witness of what was needed
 
 
@@ -31,6 +36,7 @@ class Policy:
     stabilization_s: float = 300.0
     step_s: float = 15.0  # between two steps down
     forecast: bool = True
+    schedule: tuple[Opening, ...] = ()  # each entry's windows around now
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Memory:
     panic_until: float = 0.0
     changed_at: float = 0.0
     forecast: Forecast = field(default_factory=Forecast)
+    cold_start_s: float | None = None  # the last one that was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,34 @@ class Decision:
 
 def decide(policy: Policy, signals: Signals, memory: Memory, now: float) -> Decision:
     """``memory.size`` is the size in force; None: ``policy.minimum``."""
+    cold = memory.cold_start_s if signals.cold_start_s is None else signals.cold_start_s
+    by_load = _by_load(policy, signals, replace(memory, cold_start_s=cold), now)
+    lead_s = COLD_START_S if cold is None else cold
+    opening = opened(policy.schedule, lead_s + LEAD_MARGIN_S, now)
+    if opening is None:
+        return by_load
+    return _scheduled(policy, by_load, opening, opening.why(lead_s, now), memory.changed_at)
+
+
+def _scheduled(policy: Policy, by_load: Decision, opening: Opening, why: str, changed_at: float) -> Decision:
+    """At least what the schedule has, as far as the bounds allow."""
+    before = by_load.before
+    least, clipped = _clip(policy, by_load.signals, before, opening.minimum)
+    but = f"; not {opening.minimum}, because {clipped}" if clipped else ""
+    if by_load.count >= least:
+        if not clipped or by_load.count != before:
+            return by_load
+        return replace(by_load, reason=f"{before} held: {why}{but}; {by_load.reason}", clipped=clipped)
+    if before >= least:  # the load would have it shrink
+        memory = replace(by_load.memory, size=before, changed_at=changed_at)
+        return replace(by_load, count=before, reason=f"{before} held: {why}{but}", memory=memory)
+    memory = replace(by_load.memory, size=least, changed_at=by_load.at)
+    return replace(
+        by_load, count=least, reason=f"{before} → {least}: {why}{but}", clipped=clipped, memory=memory
+    )
+
+
+def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> Decision:
     size = min(max(policy.minimum if memory.size is None else memory.size, policy.minimum), policy.maximum)
     if memory.at == 0.0 or now - memory.at > GAP_S:
         memory = replace(memory, since=now, asked=(), panic_until=0.0)

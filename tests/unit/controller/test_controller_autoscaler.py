@@ -10,7 +10,9 @@ import pytest
 from controller_parts import PaperDriver, fleet_of, kinds, reasons, report, spec_of, until, worker_that_runs
 
 from tritonfleet.config import FleetSpec
+from tritonfleet.config.spec import AutoscaleSpec
 from tritonfleet.controller.adopt import adopt
+from tritonfleet.controller.autoscaler import openings
 from tritonfleet.controller.commands import RefusedError, scale
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.signals import PoolSamples, sample, utilization
@@ -299,3 +301,14 @@ async def test_silent_routers_never_shrink_a_pool(folder: Path) -> None:
             two.now += 0.5
             two.fleet.autoscaler.step(two.now)
         assert two.size == 2
+
+
+def test_a_schedule_becomes_the_windows_around_now() -> None:
+    entry = {"cron": "0 8 * * *", "for": "10h", "min": 4}
+    scaling = AutoscaleSpec.model_validate({"schedule": [entry]})
+    day = 86400.0
+    found = openings(scaling, 10 * day + 9 * 3600)
+    assert [(one.name, one.minimum, one.starts_at, one.ends_at) for one in found] == [
+        ('"0 8 * * *" (UTC)', 4, 10 * day + 8 * 3600, 10 * day + 18 * 3600),
+        ('"0 8 * * *" (UTC)', 4, 11 * day + 8 * 3600, 11 * day + 18 * 3600),
+    ]
