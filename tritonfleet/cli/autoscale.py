@@ -1,14 +1,17 @@
-"""`autoscale status | explain | pause | resume`: the load's say in sizes, looked at and held."""
+"""`autoscale status | explain | history | pause | resume`: the load's say in sizes, looked at and held."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 
 from rich.text import Text
 
 from tritonfleet.cli import fleet, names
 from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.layout import Cell, Column, Row, fields, table
-from tritonfleet.cli.render import BROKEN, duration
+from tritonfleet.cli.render import BROKEN, clock, duration
+from tritonfleet.cli.show import parse_since, past_events
 from tritonfleet.cli.terminal import Output, Settings, say, show, show_data, show_line, width
+from tritonfleet.core.autoscale_record import DecisionRecord, read
 from tritonfleet.core.signals import shown
 from tritonfleet.core.wire import AutoscaleStatus, ScaleRequest
 
@@ -22,6 +25,15 @@ _COLUMNS = (
     Column("COMING", right=True),
     Column("BOUNDS"),
 )
+_HISTORY_COLUMNS = (
+    Column("TIME"),
+    Column("POOL"),
+    Column("FROM", right=True),
+    Column("TO", right=True),
+    Column("ASKED", right=True),
+    Column("BOUNDS"),
+    Column("DONE"),
+)
 _ANSWER_COLUMNS = (Column("TARGET"), Column("REPLICAS", right=True))
 _SIGNAL_COLUMNS = (
     Column("SIGNAL"),
@@ -31,10 +43,15 @@ _SIGNAL_COLUMNS = (
 )
 
 
-def autoscale(settings: Settings, action: str, pool: str, for_s: float | None) -> None:
+def autoscale(settings: Settings, action: str, pool: str, for_s: float | None, since: str) -> None:
     """``pool`` "": all of them."""
     if for_s is not None and action != "pause":
         raise CliError(ExitCode.USAGE, f"--for goes with pause, not with {action}")
+    if since and action != "history":
+        raise CliError(ExitCode.USAGE, f"--since goes with history, not with {action}")
+    if action == "history":
+        _history(settings, pool, since)
+        return
     with fleet.locate(settings).client() as client:
         if pool:
             names.pool_named(client.snapshot(), pool)
@@ -43,6 +60,58 @@ def autoscale(settings: Settings, action: str, pool: str, for_s: float | None) -
             say(settings, client.scale(_wish(found, action, for_s)).message)
             return
     _show(settings, found, in_full=action == "explain")
+
+
+def _history(settings: Settings, pool: str, since: str) -> None:
+    """Decisions that changed a size, or would have, oldest first."""
+    after_seq, after_time = parse_since(since)
+    target = fleet.locate(settings)
+    with target.client() as client:
+        past = past_events(settings, target, client, after_seq)
+    known = [record for event in past if event.at >= after_time and (record := read(event)) is not None]
+    records = [record for record in known if pool in ("", record.pool)]
+    if settings.output in (Output.JSON, Output.YAML):
+        show_data(records, settings.output)
+    elif settings.output is Output.NAME:
+        for record in records:
+            show_line(record.pool)
+    elif not records:
+        say(settings, "no size was changed by autoscaling" + (f" since {since}" if since else ""))
+    else:
+        show(history(records, width(), wide=settings.output is Output.WIDE))
+
+
+def history(
+    records: Sequence[DecisionRecord], columns: int | None, *, wide: bool = False, zone: tzinfo | None = None
+) -> Text:
+    """``wide``: with the signals and the settings that each rested on."""
+    return table(_HISTORY_COLUMNS, [_history_row(record, zone, wide=wide) for record in records], columns)
+
+
+def _history_row(record: DecisionRecord, zone: tzinfo | None, *, wide: bool) -> Row:
+    bounds = record.bounds
+    cells = (
+        Cell(clock(record.at, zone), "dim"),
+        Cell(record.pool, "bold"),
+        Cell(str(record.before)),
+        Cell(str(record.after)),
+        Cell("-" if record.asked is None else str(record.asked)),
+        Cell(f"{bounds['minimum']}..{bounds['maximum']}" if "maximum" in bounds else "-"),
+        Cell("yes" if record.done else "no"),
+    )
+    if not wide:
+        return Row(cells, record.reason)
+    parts = {"signals": record.signals, "policy": record.policy}
+    told = "; ".join(f"{title}: {_listed(part)}" for title, part in parts.items() if part)
+    return Row(cells, f"{record.reason} [{told}]" if told else record.reason)
+
+
+def _listed(part: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in part.items() if value is not None)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _wish(found: Sequence[AutoscaleStatus], action: str, for_s: float | None) -> ScaleRequest:

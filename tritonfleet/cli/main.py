@@ -170,17 +170,20 @@ def scale(
 def autoscale(
     context: typer.Context,
     action: Annotated[
-        Literal["status", "explain", "pause", "resume"],
-        typer.Argument(help="Sizes and reasons; everything a decision rests on; hold sizes; go on."),
+        Literal["status", "explain", "history", "pause", "resume"],
+        typer.Argument(help="Sizes and reasons; all a decision rests on; past decisions; hold sizes; go on."),
     ] = "status",
     pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Only this one.")] = "",
     duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="Pause for so long only.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="DURATION|NUMBER", help="history: that old at most.")
+    ] = "",
 ) -> None:
     """How the load sets sizes, and why."""
     from tritonfleet.cli import autoscale as command
 
     for_s = _seconds(duration, "--for") if duration else None
-    command.autoscale(_settings(context), action, pool, for_s)
+    command.autoscale(_settings(context), action, pool, for_s, since)
 
 
 @app.command(epilog=GLOBAL_HELP)

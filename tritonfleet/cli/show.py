@@ -37,13 +37,7 @@ def events(settings: Settings, since: str, kind: str, tail: int | None, *, follo
     target = fleet.locate(settings)
     wanted = matching(after_time, kind)
     with target.client() as client:
-        try:
-            past = list(client.events(after_seq))
-        except UnreachableError:
-            if follow or not target.paths.journal.exists():
-                raise
-            say(settings, f"the controller does not run; from {target.paths.journal}")
-            past = [event for event in read_journal(target) if event.seq > after_seq]
+        past = past_events(settings, target, client, after_seq, follow=follow)
         shown = [event for event in past if wanted(event)]
         if tail is None and not since and settings.output in (Output.TABLE, Output.WIDE):
             tail = SHOWN_EVENTS
@@ -57,6 +51,19 @@ def events(settings: Settings, since: str, kind: str, tail: int | None, *, follo
             last = past[-1].seq if past else after_seq
             _print_events(settings, filter(wanted, client.events(last, follow=True)))
             say(settings, "the controller has ended")
+
+
+def past_events(
+    settings: Settings, target: fleet.Target, client: ControlClient, after_seq: int, *, follow: bool = False
+) -> list[Event]:
+    """From the controller, or, unless they are to be followed, from its journal."""
+    try:
+        return list(client.events(after_seq))
+    except UnreachableError:
+        if follow or not target.paths.journal.exists():
+            raise
+        say(settings, f"the controller does not run; from {target.paths.journal}")
+        return [event for event in read_journal(target) if event.seq > after_seq]
 
 
 def _print_events(settings: Settings, found: Iterable[Event]) -> None:

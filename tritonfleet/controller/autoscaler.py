@@ -15,6 +15,7 @@ from tritonfleet.controller.saved import SavedPin
 from tritonfleet.controller.signals import PoolSamples, sample
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.autoscale import Decision, Memory, Policy, decide
+from tritonfleet.core.autoscale_record import written
 from tritonfleet.core.autoscale_targets import Targets
 from tritonfleet.core.placement import EPSILON
 from tritonfleet.core.schedule import Opening
@@ -153,7 +154,8 @@ class Autoscaler:
         spans = (scaling.scale_up.window, scaling.scale_up.panic_window)
         signals = self._samples[name].signals(self._slots(name), now, spans, self._room(name))
         memory = replace(self._memory.get(name, Memory()), size=self.size_of(name))
-        decision = decide(policy_of(pool, scaling, now), signals, memory, now)
+        policy = policy_of(pool, scaling, now)
+        decision = decide(policy, signals, memory, now)
         before, self.decisions[name] = self.decisions.get(name), decision
         acts = self.autoscaled(name)
         size = decision.count if acts else memory.size
@@ -166,8 +168,7 @@ class Autoscaler:
         )
         self._fleet.journal.add(
             "pool.autoscaled" if acts else "pool.would_autoscale", name, f"{decision.reason}{instead}",
-            before=decision.before, after=decision.count, asked=decision.asked, clipped=decision.clipped,
-            panic=decision.panic,
+            **written(policy, decision),
         )  # fmt: skip
         if acts:
             self.save(now)

@@ -308,6 +308,7 @@ def test_resume_frees_what_is_pinned(cli: Cli, control: ControlServer) -> None:
     [
         (("autoscale", "resume"), 1, "there is nothing to resume (main: on)"),
         (("autoscale", "explain", "--for", "1h"), 2, "--for goes with pause, not with explain"),
+        (("autoscale", "explain", "--since", "1h"), 2, "--since goes with history, not with explain"),
         (("autoscale", "status", "mian"), 2, "did you mean 'main'?"),
         (("scale", "main=auto", "main=3"), 2, "pool 'main' is given a size and 'auto'"),
         (("scale", "3", "--for", "ever"), 2, "--for: 'ever' is not a duration"),
@@ -328,6 +329,29 @@ def test_autoscale_shows_sizes_and_reasons(cli: Cli, control: ControlServer) -> 
     assert "2 held: at most target_utilization asks for 2" in " ".join(shown.split())
     assert shown.split("\n")[0].split()[:4] == ["POOL", "MODE", "SIZE", "WANTED"]
     assert json.loads(cli("--fleet", "demo", "autoscale", "--json").out)[0]["pool"] == "main"
+
+
+def test_history_is_of_decisions_only(cli: Cli, control: ControlServer) -> None:
+    data: dict[str, object] = {
+        "before": 1, "after": 3, "asked": 3, "clipped": "", "panic": True, "minimum": 1, "maximum": 8,
+        "signal.rate": 41.25, "policy.utilization": 0.65,
+    }  # fmt: skip
+    control.events = [
+        event(1, "pool.autoscaled", "main", reason="1 → 3: panic", data=data),
+        event(2, "pool.scaled", "main", reason="by hand"),
+        event(3, "pool.would_autoscale", "side", reason="2 → 1: idle", data={"before": 2, "after": 1}),
+    ]
+    header, *rows = cli("--fleet", "demo", "autoscale", "history").out.splitlines()
+    assert header.split() == ["TIME", "POOL", "FROM", "TO", "ASKED", "BOUNDS", "DONE", "REASON"]
+    assert rows[0].split()[-3:] == ["→", "3:", "panic"]
+    assert len(rows) == 2
+    wide = cli("--fleet", "demo", "autoscale", "history", "main", "-o", "wide").out
+    assert "[signals: rate 41.2; policy: utilization 0.65]" in wide
+    (record,) = json.loads(cli("--fleet", "demo", "autoscale", "history", "main", "--json").out)
+    assert (record["before"], record["after"], record["done"]) == (1, 3, True)
+    assert record["signals"] == {"rate": 41.25}
+    assert record["bounds"] == {"minimum": 1, "maximum": 8}
+    assert "no size was changed" in cli("--fleet", "demo", "autoscale", "history", "--since", "3").err
 
 
 def test_explain_shows_every_answer_and_every_signal_with_its_age(cli: Cli, control: ControlServer) -> None:
