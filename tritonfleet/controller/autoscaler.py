@@ -6,6 +6,7 @@ decides about these is shown, not carried out). What it remembers outlasts the c
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tritonfleet.config.cron import last_and_next
@@ -17,6 +18,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.core.autoscale import Decision, Memory, Policy, decide
 from tritonfleet.core.autoscale_record import written
 from tritonfleet.core.autoscale_targets import Targets
+from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import EPSILON
 from tritonfleet.core.schedule import Opening
 from tritonfleet.core.signals import named, shown
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
 
 DECIDE_S = 2.0
 SAVE_S = 10.0
+
+
+def models_of(pool: PoolSpec) -> tuple[str, ...]:
+    """What the pool's replicas would serve: the file's list, or the repository's folders."""
+    if pool.models != ("*",):
+        return pool.models
+    try:
+        folders = [one.name for one in Path(pool.model_repository).iterdir() if one.is_dir()]
+    except OSError:  # gone for a moment: then nothing can be woken, and nothing would load
+        return ()
+    return tuple(sorted(name for name in folders if not name.startswith(".")))
 
 
 def openings(scaling: AutoscaleSpec, now: float) -> tuple[Opening, ...]:
@@ -129,7 +142,7 @@ class Autoscaler:
                 self.decisions.pop(name, None)
                 continue
             self._sample(name, pool.autoscale, now)
-            if due:
+            if due or (self.size_of(name) == 0 and self._wanted_by(pool)):
                 self._decide(name, pool, pool.autoscale, now)
         if due:
             self._decided_at = now
@@ -153,6 +166,7 @@ class Autoscaler:
     def _decide(self, name: str, pool: PoolSpec, scaling: AutoscaleSpec, now: float) -> None:
         spans = (scaling.scale_up.window, scaling.scale_up.panic_window)
         signals = self._samples[name].signals(self._slots(name), now, spans, self._room(name))
+        signals = replace(signals, wanted_by=self._wanted_by(pool))
         memory = replace(self._memory.get(name, Memory()), size=self.size_of(name))
         policy = policy_of(pool, scaling, now)
         decision = decide(policy, signals, memory, now)
@@ -172,6 +186,27 @@ class Autoscaler:
         )  # fmt: skip
         if acts:
             self.save(now)
+
+    # ------------------------------------------------------------ asleep
+
+    def asleep(self) -> dict[str, float]:
+        """The models of pools that may have no replica and have none that is ready, each with the seconds
+        that the first may take: a request for one may wait so long. A pool that a person set to 0 stays
+        there, so its models are not among them."""
+        found: dict[str, float] = {}
+        for name, pool in self._fleet.spec.pools.items():
+            if pool.replicas.min or not self.autoscaled(name):
+                continue
+            if not any(slot.state is ReplicaState.READY for slot in self._slots(name)):
+                found |= dict.fromkeys(models_of(pool), pool.startup_timeout)
+        return found
+
+    def _wanted_by(self, pool: PoolSpec) -> str:
+        """A model of the pool that requests wait for in the routers; "" if none does."""
+        telemetry, running = self._fleet.telemetry, self._fleet.workers.running
+        reports = [report for worker in running if (report := telemetry.of(worker)) is not None]
+        waiting = {model for report in reports for model in report.waiting_by_model}
+        return min(waiting.intersection(models_of(pool)), default="") if waiting else ""
 
     def _room(self, pool: str) -> int:
         """How many fit on the devices beside the other pools at their sizes."""

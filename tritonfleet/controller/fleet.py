@@ -163,7 +163,10 @@ class Fleet:
         self.save()
 
     def publish(self) -> None:
-        if self.feed.update_from(self.slots.values(), self.spec) and self.feed.is_open:
+        if (
+            self.feed.update_from(self.slots.values(), self.spec, self.autoscaler.asleep())
+            and self.feed.is_open
+        ):
             self.save()  # before any worker hears of it: a revision is never used for two tables
 
     def save(self) -> None:
@@ -431,7 +434,8 @@ class Fleet:
 
     def take_telemetry(self, report: RouterTelemetry) -> None:
         self.telemetry.take(report, time())
-        if any(slot.state is ReplicaState.DRAINING for slot in self.slots.values()):
+        draining = any(slot.state is ReplicaState.DRAINING for slot in self.slots.values())
+        if draining or any(model in self.feed.asleep for model in report.waiting_by_model):
             self.wake()
 
     async def close(self) -> None:

@@ -63,15 +63,23 @@ class TableFeed:
     def open(self) -> None:
         if not self._opened:
             self._opened = True
-            self._table = self._next(self._table.policy, self._table.replicas, self._table.settings)
+            self._table = self._next(
+                self._table.policy, self._table.replicas, self._table.settings, self._table.asleep
+            )
             self._wake()
 
-    def update_from(self, slots: Iterable[Slot], spec: FleetSpec) -> bool:
+    @property
+    def asleep(self) -> Mapping[str, float]:
+        return self._table.asleep
+
+    def update_from(
+        self, slots: Iterable[Slot], spec: FleetSpec, asleep: Mapping[str, float] = MappingProxyType({})
+    ) -> bool:
         """Take over the slots' state and the fleet file's settings; True if the table changed."""
         queue = spec.router.queue
         settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
         limit = {name: pool.max_inflight for name, pool in spec.pools.items()}
-        return self.update(slots, spec.router.policy, settings, limit)
+        return self.update(slots, spec.router.policy, settings, limit, asleep)
 
     def update(
         self,
@@ -79,17 +87,25 @@ class TableFeed:
         policy: str,
         settings: RouterSettings = RouterSettings(),  # noqa: B008 # frozen
         max_inflight: Mapping[str, str | int] = MappingProxyType({}),
+        asleep: Mapping[str, float] = MappingProxyType({}),
     ) -> bool:
         """Take over what is given; True if the table changed, and so has a new revision."""
-        changed = self._next(policy, rows(slots, max_inflight), settings)
+        changed = self._next(policy, rows(slots, max_inflight), settings, asleep)
         if replace(changed, revision=self._table.revision) == self._table:
             return False
         self._table = changed
         self._wake()
         return True
 
-    def _next(self, policy: str, replicas: tuple[TableReplica, ...], settings: RouterSettings) -> RouterTable:
-        return RouterTable(self._table.fleet, self._table.revision + 1, policy, replicas, settings)
+    def _next(
+        self,
+        policy: str,
+        replicas: tuple[TableReplica, ...],
+        settings: RouterSettings,
+        asleep: Mapping[str, float],
+    ) -> RouterTable:
+        revision = self._table.revision + 1
+        return RouterTable(self._table.fleet, revision, policy, replicas, settings, dict(asleep))
 
     async def follow(self) -> AsyncIterator[RouterTable]:
         """The table now, at every change, and every few seconds as a sign of life."""

@@ -122,6 +122,8 @@ def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> De
         asked += policy.spare
         memory = replace(memory, asked=_remembered(memory.asked, asked, now, policy.stabilization_s))
     decision = Decision(now, size, size, "", memory, asked, panic, "", tuple(found), signals)
+    if size == 0 and signals.wanted_by:
+        return _woken(policy, decision, now)
     if signals.serving == 0:
         return replace(decision, reason=f"held at {size}: no replica serves, so nothing can be measured")
     if asked is None:
@@ -129,6 +131,17 @@ def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> De
     if asked > size:
         return _up(policy, decision, asked, now)
     return _down(policy, decision, now)
+
+
+def _woken(policy: Policy, decision: Decision, now: float) -> Decision:
+    """One replica, which then counts as asked for: it does not go to sleep again at once."""
+    count, clipped = _clip(policy, decision.signals, 0, 1)
+    why = f"woken by a request for model {decision.signals.wanted_by}"
+    if count == 0:
+        return replace(decision, reason=f"held at 0: {why}, but {clipped}", clipped=clipped)
+    asked = _remembered(decision.memory.asked, 1, now, policy.stabilization_s)
+    memory = replace(decision.memory, size=1, changed_at=now, asked=asked)
+    return replace(decision, count=1, reason=f"0 → 1: {why}", memory=memory)
 
 
 def _forecast(policy: Policy, signals: Signals, memory: Memory, now: float) -> tuple[Memory, float | None]:

@@ -72,6 +72,7 @@ class Signals:
     leaving: int = 0  # draining or stopping
     room: int | None = None  # the most that fit on the devices beside the other pools
     cold_start_s: float | None = None  # the longest lately measured from launch to ready
+    wanted_by: str = ""  # a model that a request waits for while no replica serves
     stable: Window = Window()
     fast: Window = Window()
 

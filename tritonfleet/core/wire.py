@@ -335,6 +335,7 @@ class RouterTable:
     policy: str
     replicas: tuple[TableReplica, ...]
     settings: RouterSettings = RouterSettings()
+    asleep: dict[str, float] = field(default_factory=dict)  # by model without a replica: s to wake one
 
 
 @dataclass(frozen=True, slots=True)

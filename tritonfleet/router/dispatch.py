@@ -71,6 +71,7 @@ class Dispatcher(Ends):
             self.policy = POLICIES[table.policy]()
         self.retry = table.settings.retry
         self.work.configure(table.settings)
+        self.work.sleep(table.asleep, self.loop.time())
         rows = {row.instance: row for row in table.replicas}
         for instance in [instance for instance in self.replicas if instance not in rows]:
             replica = self.replicas.pop(instance)
@@ -125,7 +126,9 @@ class Dispatcher(Ends):
         return found
 
     def _is_served(self, model: str) -> bool:
-        return any(model in replica.row.models for replica in self.replicas.values())
+        return model in self.work.asleep or any(
+            model in replica.row.models for replica in self.replicas.values()
+        )
 
     def after_leg(self, leg: Leg) -> None:
         """A call has left a replica: whoever waits for that goes on."""
@@ -165,6 +168,8 @@ class Dispatcher(Ends):
         if not candidates:
             if self._connecting(model):
                 self._wait(call)
+            elif model in self.work.asleep:  # the controller sees that it waits, and starts a replica
+                self.work.wait(call, 0.0, [], self.loop.time())
             else:
                 self.refuse(call, Status.UNAVAILABLE, self._why_none(model))
             return

@@ -87,7 +87,9 @@ class FleetAnswers:
         return None
 
     def _ready(self) -> bool:
-        return any(replica.available for replica in self._dispatcher.replicas.values())
+        """A server whose models sleep is ready: it answers what it is asked, if later."""
+        dispatcher = self._dispatcher
+        return bool(dispatcher.work.asleep) or any(one.available for one in dispatcher.replicas.values())
 
     def _model_ready(self, message: bytes) -> bytes | None:
         """Of a model as a whole. A version, or a model that the table does not have, is the controller's to
@@ -97,7 +99,7 @@ class FleetAnswers:
             return None
         serving = [r for r in self._dispatcher.replicas.values() if model in r.row.models]
         if not serving:
-            return None
+            return TRUE if model in self._dispatcher.work.asleep else None
         return TRUE if any(replica.available for replica in serving) else FALSE
 
     # ------------------------------------------------------------ what the controller knows

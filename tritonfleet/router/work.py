@@ -44,6 +44,8 @@ class Work:
         self.max_requests = 1024  # that wait, per model
         self.max_wait_s = 30.0
         self.order: str = "fifo"
+        self.asleep: dict[str, float] = {}  # models no replica serves until a request wakes one, and how long
+        self._woken_at: dict[str, float] = {}  # what was waited for a cold start is no part of max_wait_s
         self._refuse = refuse
 
     def configure(self, settings: RouterSettings) -> None:
@@ -53,6 +55,11 @@ class Work:
         for work in self.models.values():
             if work.queue is not None:
                 work.queue.capacity = self.max_requests
+
+    def sleep(self, asleep: dict[str, float], now: float) -> None:
+        """A newer table's models without a replica; those that have one again are awake from ``now``."""
+        self._woken_at |= dict.fromkeys(self.asleep.keys() - asleep.keys(), now)
+        self.asleep = asleep
 
     def of(self, model: str) -> ModelWork:
         found = self.models.get(model)
@@ -107,7 +114,8 @@ class Work:
             if refused is not None:
                 self._refuse(call, Status.RESOURCE_EXHAUSTED, refused.reason, refused.pushback_s)
                 return
-        deadline = min(deadline, call.queued_at + self.max_wait_s)
+        patience_s = max(self.max_wait_s, self.asleep.get(model, 0.0))
+        deadline = min(deadline, max(call.queued_at, self._woken_at.get(model, 0.0)) + patience_s)
         call.entry = queue.push(call, call.queued_at, priority=priority, deadline=deadline, cost_s=cost_s)
         if call.entry is None:  # the queue was made smaller while this call was being placed
             self._refuse(
@@ -150,5 +158,7 @@ class Work:
                     text = f"model {model!r}: the deadline passed while {len(work.queue or ())} others waited"
                     self._refuse(call, Status.DEADLINE_EXCEEDED, text, None)
                 else:
-                    text = f"model {model!r}: no replica had room within {self.max_wait_s:g} s"
+                    waited = now - (now if call.queued_at is None else call.queued_at)
+                    most = self.max_wait_s if waited < self.max_wait_s + 1.5 else round(waited)
+                    text = f"model {model!r}: no replica had room within {most:g} s"
                     self._refuse(call, Status.UNAVAILABLE, text, None)

@@ -312,3 +312,25 @@ def test_a_schedule_becomes_the_windows_around_now() -> None:
         ('"0 8 * * *" (UTC)', 4, 10 * day + 8 * 3600, 10 * day + 18 * 3600),
         ('"0 8 * * *" (UTC)', 4, 11 * day + 8 * 3600, 11 * day + 18 * 3600),
     ]
+
+
+async def test_a_request_wakes_a_pool_at_once_and_a_pool_that_a_person_emptied_stays_so(folder: Path) -> None:
+    (folder / "models" / "digits").mkdir(parents=True)
+    file = spec_with(folder)
+    main = file.pools["main"]
+    bounds = main.replicas.model_copy(update={"min": 0, "initial": 0})
+    pool = main.model_copy(update={"replicas": bounds, "model_repository": f"{folder}/models"})
+    fleet = fleet_of(folder, PaperDriver(6), file.model_copy(update={"pools": {"main": pool}}))
+    with worker_that_runs(fleet):
+        fleet.autoscaler.step(NOW)
+        assert fleet.autoscaler.asleep() == {"digits": pool.startup_timeout}
+        fleet.telemetry.take(said([], finished=0, waiting=1), NOW)
+        fleet.sizes["main"] = 0
+        assert fleet.autoscaler.asleep() == {}
+        fleet.autoscaler.step(NOW + 0.1)
+        assert fleet.size_of("main") == 0
+        del fleet.sizes["main"]
+        fleet.autoscaler.step(NOW + 0.2)  # not only with the next decision that is due
+        assert fleet.size_of("main") == 1
+        assert reasons(fleet, "pool.autoscaled") == ["0 → 1: woken by a request for model digits"]
+    await fleet.close()

@@ -98,3 +98,22 @@ def test_a_schedule_never_leaves_the_pools_bounds(
     policy = Policy(minimum, maximum, forecast=False, schedule=(replace(OPENING, minimum=asked),))
     seen = Signals(size, room=room, stable=IDLE, fast=IDLE)
     assert minimum <= decide(policy, seen, Memory(size, at=NOW), OPENING.starts_at).count <= maximum
+
+
+def test_a_request_wakes_a_pool_that_sleeps_and_only_that() -> None:
+    asleep = Memory(0, since=0.0, at=NOW - 2)
+    policy = Policy(0, 8, forecast=False)
+    assert decide(policy, Signals(0), asleep, NOW).count == 0
+    decision = decide(policy, Signals(0, wanted_by="digits"), asleep, NOW)
+    assert (decision.count, decision.reason) == (1, "0 → 1: woken by a request for model digits")
+    again = decide(policy, Signals(0, loading=1, wanted_by="digits"), decision.memory, NOW + 2)
+    assert again.count == 1  # it is on its way
+    idle = decide(policy, Signals(1, stable=IDLE, fast=IDLE), replace(again.memory, at=NOW + 100), NOW + 101)
+    assert idle.count == 1  # and stays for the stabilization window
+    crowded = decide(policy, Signals(0, room=0, wanted_by="digits"), asleep, NOW)
+    assert (crowded.count, crowded.clipped) == (0, "the devices hold 0")
+
+
+def test_no_pool_goes_to_sleep_because_signals_are_missing() -> None:
+    memory = Memory(1, since=0.0, at=NOW - 2, asked=((NOW - 2, 0),))
+    assert decide(Policy(0, 8, forecast=False), Signals(1), memory, NOW).count == 1

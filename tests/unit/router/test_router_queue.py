@@ -1,6 +1,8 @@
 """Late binding: what the replicas cannot usefully hold waits in the router, in order and bounded."""
 
+import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import h2.events
 from router_parts import Request, ScriptedReplica, message, raw_client, router_of, until
@@ -240,3 +242,34 @@ async def test_a_replica_that_is_back_is_not_flooded() -> None:
                 held.finish(index)
         for stream in streams:
             await client.finished(stream)
+
+
+async def test_a_request_for_a_model_that_sleeps_waits_for_the_first_replica() -> None:
+    replica = Held()
+    async with router_of(replica) as router, raw_client(router.port) as client:
+        awake = router.table()
+        settings = RouterSettings(max_requests=1, max_wait_s=0.05)
+        asleep = replace(
+            awake, revision=awake.revision + 1, replicas=(), asleep={"model": 30.0}, settings=settings
+        )
+        router.dispatcher.apply(asleep)
+        held = client.request(body(1), path=INFER)
+        await until(lambda: router.dispatcher.work.queued == 1)
+        told = telemetry(router.dispatcher, worker=0, pid=1, started_at=0)
+        assert told.waiting_by_model == {"model": 1}
+        status, text = await client.finished(client.request(body(2), path=INFER))
+        assert (status, "queue is full" in text) == (8, True)  # router.queue.max_requests holds here, too
+        await asyncio.sleep(0.1)
+        router.dispatcher.work.expire(router.dispatcher.loop.time())
+        assert router.dispatcher.work.queued == 1  # a cold start is no part of max_wait
+        router.dispatcher.apply(replace(awake, revision=awake.revision + 2))
+        await until(lambda: len(replica.requests) == 1)
+        replica.finish(0)
+        assert (await client.finished(held))[0] == 0
+
+
+async def test_a_model_that_no_sleeping_pool_has_is_refused_at_once() -> None:
+    async with router_of(Held()) as router, raw_client(router.port) as client:
+        table = router.table()
+        router.dispatcher.apply(replace(table, revision=9, replicas=(), asleep={"other": 30.0}))
+        assert (await client.finished(client.request(body(1), path=INFER)))[0] == 14
