@@ -14,6 +14,7 @@ from tritonfleet.core.wire import RouterSettings
 from tritonfleet.http2.frames import ErrorCode
 from tritonfleet.router import watchdog
 from tritonfleet.router.telemetry import telemetry
+from tritonfleet.router.transport import flush_all
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -273,3 +274,21 @@ async def test_a_model_that_no_sleeping_pool_has_is_refused_at_once() -> None:
         table = router.table()
         router.dispatcher.apply(replace(table, revision=9, replicas=(), asleep={"other": 30.0}))
         assert (await client.finished(client.request(body(1), path=INFER)))[0] == 14
+
+
+async def test_a_sleeping_model_is_not_sent_to_another_pools_replica_nor_waited_for_past_its_deadline() -> (
+    None
+):
+    other = Held()
+    async with router_of(other) as router, raw_client(router.port) as client:
+        table = router.table()
+        rows = tuple(replace(row, models=("other",)) for row in table.replicas)
+        router.dispatcher.apply(replace(table, revision=9, replicas=rows, asleep={"model": 30.0}))
+        held = client.request(body(1), path=INFER, **{"grpc-timeout": "50m"})
+        await until(lambda: router.dispatcher.work.queued == 1)
+        await asyncio.sleep(0.1)
+        router.dispatcher.work.expire(router.dispatcher.loop.time())
+        flush_all(router.dispatcher.touched)
+        assert other.requests == []
+        assert (await client.finished(held))[0] == 4
+        assert router.dispatcher.work.queued == 0
