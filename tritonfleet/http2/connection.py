@@ -170,6 +170,8 @@ class Connection(Sender):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
         if stream is not None:
             raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        if not self.is_client and not self.was_abandoned(stream_id):
+            raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA on a stream that its sender has closed")
         if not self.credit_on_receipt:  # of a stream that was reset: nobody else will give it back
             self.credit_connection(length)
         return None
@@ -215,10 +217,12 @@ class Connection(Sender):
 
     def _is_idle(self, stream_id: bytes) -> bool:
         """Whether a stream of this identifier was never opened by anyone. Bytes compare as the numbers."""
+        if stream_id == CONNECTION:
+            return True  # no stream at all: whatever speaks of one is as wrong there
         ours = (stream_id[3] & 1) == (1 if self.is_client else 0)
         if ours:
             return stream_id >= self.next_stream.to_bytes(4, "big")
-        return stream_id > self.last_peer_stream or stream_id == CONNECTION
+        return stream_id > self.last_peer_stream
 
     def _on_frame(self, kind: int, flags: int, stream_id: bytes, payload: bytes) -> None:
         if stream_id[0] & 0x80:  # the reserved bit is ignored (RFC 9113, 4.1)
@@ -240,14 +244,19 @@ class Connection(Sender):
         elif kind == frames.PING:
             self._on_ping(flags, stream_id, payload)
         elif kind == frames.GOAWAY:
-            if stream_id != CONNECTION or len(payload) < 8:
+            if stream_id != CONNECTION:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+            if len(payload) < 8:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed GOAWAY")
             self.on_goaway(payload[:4], int.from_bytes(payload[4:8], "big"), payload[8:])
         elif kind == frames.CONTINUATION:
             self._on_continuation(flags, payload)
         elif kind == frames.PRIORITY:
-            if len(payload) != 5 or stream_id == CONNECTION:
+            if stream_id == CONNECTION:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+            if len(payload) != 5:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed PRIORITY")
+            _check_dependency(stream_id, payload)
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
 
@@ -257,6 +266,8 @@ class Connection(Sender):
             padding = payload[0] if flags & frames.PADDED and payload else 0
             if skip + padding > len(payload):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
+            if flags & frames.HAS_PRIORITY:
+                _check_dependency(stream_id, payload[skip - 5 : skip])
             payload = payload[skip : len(payload) - padding]
         end_stream = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
@@ -287,7 +298,11 @@ class Connection(Sender):
                     raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that was never opened")
                 return  # of a stream that we reset
             if stream_id <= self.last_peer_stream:
-                return  # a stream that was reset, on either side, while this was on its way
+                if self.was_abandoned(stream_id):
+                    return  # it was on its way when we reset the stream
+                raise ProtocolError(
+                    ErrorCode.STREAM_CLOSED, "HEADERS on a stream that its sender has closed or passed over"
+                )
             if not stream_id[3] & 1:
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a client's stream must have an odd number")
             self.last_peer_stream = stream_id
@@ -384,3 +399,9 @@ class Connection(Sender):
             self.on_ping_ack(payload)
         else:
             self.send(frames.ping(payload, ack=True))
+
+
+def _check_dependency(stream_id: bytes, priority: bytes) -> None:
+    """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
+    if bytes((priority[0] & 0x7F,)) + priority[1:4] == stream_id:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

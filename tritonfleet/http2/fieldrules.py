@@ -37,9 +37,29 @@ def request_fault(items: HeaderList) -> str:
                 return fault
         if any(character in value for character in FORBIDDEN_IN_VALUES):
             return f"{name!r} holds a control character"
+        if name == b":path" and not value:
+            return "an empty :path"
+    lengths = {value for name, value in items if name == b"content-length"}
+    if len(lengths) > 1 or not all(value.isdigit() and len(value) < 20 for value in lengths):
+        return "a content-length that is none"
     missing = REQUIRED - seen
     if missing:
         return f"no {min(missing).decode()}"
+    return ""
+
+
+def trailers_fault(items: HeaderList) -> str:
+    """What is wrong with a request's trailers (RFC 9113, 8.1), or ""."""
+    if len(items) > MOST_FIELDS:
+        return f"{len(items)} trailer fields, at most {MOST_FIELDS} are taken"
+    for name, value in items:
+        if name.startswith(b":"):
+            return f"{name!r} in trailers"
+        fault = _regular_fault(name, value)
+        if fault:
+            return fault
+        if any(character in value for character in FORBIDDEN_IN_VALUES):
+            return f"{name!r} holds a control character"
     return ""
 
 

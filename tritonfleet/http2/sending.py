@@ -18,6 +18,7 @@ from tritonfleet.http2.stream import Buffer, Stream
 
 SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
 MAX_FRAME = 1 << 20  # what we let peers send in one DATA frame; its payload is passed on piecewise
+REMEMBERED_RESETS = 1024  # streams that we reset, whose late frames are no offence
 MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (CVE-2024-28182 and kin)
 
 
@@ -48,6 +49,8 @@ class Sender:
         self.receive_room = self.connection_window
         self.drained = 0
         self.goaway_sent = False
+        self._abandoned: dict[bytes, None] = {}  # what we reset, oldest first
+        self._forgotten = CONNECTION  # the highest that fell out of it
         self._greet()
 
     def on_drained(self, stream: Stream, size: int) -> None:
@@ -144,7 +147,22 @@ class Sender:
         self.discard_queue(stream)
         if self.streams.pop(stream.id, None) is not None:
             self.send(frames.rst_stream(stream.id, code))
+            if not stream.receive_closed:
+                self._remember(stream.id)
         stream.send_closed = stream.receive_closed = True
+
+    def _remember(self, stream_id: bytes) -> None:
+        """The peer may not know of our reset yet: what it sends meanwhile is to be ignored (RFC 9113, 5.4.2),
+        while the same frames on a stream that it ended itself are an error."""
+        self._abandoned[stream_id] = None
+        if len(self._abandoned) > REMEMBERED_RESETS:
+            oldest = next(iter(self._abandoned))
+            del self._abandoned[oldest]
+            self._forgotten = max(self._forgotten, oldest)
+
+    def was_abandoned(self, stream_id: bytes) -> bool:
+        """Whether frames on this closed stream may have crossed a reset of ours."""
+        return stream_id in self._abandoned or stream_id <= self._forgotten
 
     def discard_queue(self, stream: Stream) -> None:
         if stream.queue is not None:

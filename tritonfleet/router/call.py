@@ -53,6 +53,7 @@ class Call(Stream):
         "large",
         "model",
         "queued_at",
+        "received",
         "refused_by",
         "replayable",
         "scanner",
@@ -70,6 +71,7 @@ class Call(Stream):
         self.held_bytes = 0
         self.replayable = True
         self.answered = False  # response headers have been passed on
+        self.received = 0  # bytes of its body, counted where a content-length says how many there are
         self.done = False  # fully answered: more of the request's body is thrown away
         self.waiting = False  # in the router's queue for a connection with room
         self.tries = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from tritonfleet.http2.fieldrules import trailers_fault
 from tritonfleet.http2.fields import Fields
 from tritonfleet.http2.frames import LARGEST_WINDOW, ErrorCode, ProtocolError, ping
 from tritonfleet.http2.stream import Buffer, Stream
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_PING = b"drain\0\0\0"
+REFUSED_BODY_LIMIT = 64 << 10  # bytes of a request that is not gRPC, before it is answered unheard
 OWN_BODY_LIMIT = 64 << 20  # bytes; a model load may carry the model's files
 
 
@@ -72,11 +74,11 @@ class ClientConnection(SocketConnection):
 
     def on_headers(self, stream_id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
         if stream is not None:  # trailers of a request: gRPC has none, their end is what counts
-            if end_stream:
-                self.on_data(stream, b"", True)
+            fault = trailers_fault(fields.items) if end_stream else "trailers that do not end the request"
+            if fault:
+                self._reset_malformed(stream, fault)
             else:
-                self.send_reset(stream, ErrorCode.PROTOCOL_ERROR)
-                self.dispatcher.cancel(stream)
+                self.on_data(stream, b"", True)
             return
         info = fields.info
         if info is None:
@@ -92,16 +94,22 @@ class ClientConnection(SocketConnection):
             log.info("%r: malformed request: %s", self, info.fault)
             call.done = True
             self.send_reset(call, ErrorCode.PROTOCOL_ERROR)
-        elif info.refusal is not None:
-            dispatcher.answer(call, info.refusal)
         elif len(self.streams) > self.max_streams:
+            call.done = True
             self.send_reset(call, ErrorCode.REFUSED_STREAM)
+        elif info.content_length and end_stream:
+            self._reset_malformed(call, "a content-length, and no content")
+        elif info.refusal is not None:
+            if end_stream:
+                self._refuse_http(call)
         elif end_stream:
             call.model = ""
             dispatcher.dispatch(call)
 
     def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
         call: Call = stream  # type: ignore[assignment] # every stream of this connection is a Call
+        if call.info.content_length is not None and not self._length_holds(call, len(payload), end_stream):
+            return
         leg = call.partner
         if leg is not None:
             size = len(payload)
@@ -114,6 +122,12 @@ class ClientConnection(SocketConnection):
             return
         if call.done or call.held is None:
             self.credit(call, len(payload))
+            return
+        if call.info.refusal is not None:
+            self.credit(call, len(payload))
+            call.held_bytes += len(payload)
+            if end_stream or call.held_bytes > REFUSED_BODY_LIMIT:
+                self._refuse_http(call)
             return
         call.held.append(payload)
         call.held_bytes += len(payload)
@@ -140,6 +154,29 @@ class ClientConnection(SocketConnection):
         else:
             call.model = ""
         self.dispatcher.dispatch(call)
+
+    def _length_holds(self, call: Call, size: int, end_stream: bool) -> bool:
+        """Whether a request has as many bytes as it announced (RFC 9113, 8.1.1); if not it is reset."""
+        call.received += size
+        expected = call.info.content_length or 0
+        if call.received == expected or (call.received < expected and not end_stream):
+            return True
+        self.credit(call, size)
+        self._reset_malformed(call, f"content-length {expected}, {call.received} bytes")
+        return False
+
+    def _reset_malformed(self, stream: Stream, fault: str) -> None:
+        log.info("%r: malformed request: %s", self, fault)
+        self.send_reset(stream, ErrorCode.PROTOCOL_ERROR)
+        self.dispatcher.cancel(stream)
+
+    def _refuse_http(self, call: Call) -> None:
+        """Answer what is not gRPC, with words. Only after its end (or much of it): until then it can still
+        prove malformed, and a reset that says so is the better answer."""
+        if call.info.refusal is None:
+            raise AssertionError("only what is refused comes here")
+        with_body = call.fields.get(b":method") != b"HEAD"
+        self.dispatcher.answer(call, call.info.refusal, grpc.NOT_GRPC if with_body else b"")
 
     def _scan(self, call: Call, scanner: StreamScanner, payload: Buffer) -> None:
         """Further messages of a stream may begin and end sequences: they live where the stream goes."""

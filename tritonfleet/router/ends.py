@@ -240,10 +240,12 @@ class Ends:
             grpc.trailers(status, text) if call.answered else grpc.trailers_only(status, text, pushback_s),
         )
 
-    def answer(self, call: Call, block: bytes) -> None:
+    def answer(self, call: Call, block: bytes, body: bytes = b"") -> None:
         self.refused_total += 1
         self._credit_unsent(call)
         call.done = True
-        call.connection.send_headers(call, block, True)
+        call.connection.send_headers(call, block, not body)
+        if body:
+            call.connection.send_data(call, body, True)
         if not call.receive_closed:
             call.connection.send_reset(call, ErrorCode.NO_ERROR, after_queue=True)

@@ -84,10 +84,16 @@ class Status(IntEnum):
 FROM_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 
+# What a person with a browser or curl gets to read.
+NOT_GRPC = b"tritonfleet: this address speaks gRPC: POST with content-type application/grpc\n"
+NOT_GRPC_FIELDS = ((b"content-type", b"text/plain"), (b"content-length", str(len(NOT_GRPC)).encode()))
+
+
 class RequestInfo:
     """What one header list of a client asks for; parsed once per distinct list."""
 
     __slots__ = (
+        "content_length",
         "fault",
         "infers",
         "is_own",
@@ -112,16 +118,18 @@ class RequestInfo:
         self.timeout_s = parse_timeout(fields.get(b"grpc-timeout"))
         self.fault = request_fault(fields.items)
         self.refusal = self._refusal(fields)
+        length = fields.get(b"content-length")
+        self.content_length = int(length) if length and not self.fault else None
 
     def _refusal(self, fields: Fields) -> bytes | None:
         """The header block that answers a request which is not gRPC, or None."""
         content_type = fields.get(b"content-type") or b""
         if fields.get(b":method") != b"POST":
-            return encode(((b":status", b"405"), (b"allow", b"POST")))
+            return encode(((b":status", b"405"), (b"allow", b"POST"), *NOT_GRPC_FIELDS))
         if not self.path.startswith(b"/"):
-            return encode(((b":status", b"400"),))
+            return encode(((b":status", b"400"), *NOT_GRPC_FIELDS))
         if not content_type.startswith(b"application/grpc"):
-            return encode(((b":status", b"415"),))
+            return encode(((b":status", b"415"), *NOT_GRPC_FIELDS))
         return None
 
 
