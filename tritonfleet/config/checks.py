@@ -8,6 +8,8 @@ from tritonfleet.config.errors import ConfigProblem, did_you_mean
 from tritonfleet.config.source import Source
 from tritonfleet.config.spec import CpuSlots, FleetSpec, ReplicasSpec
 
+TLS_FILES = ("cert", "key", "client_ca")
+
 
 def repositories(source: Source) -> list[ConfigProblem]:
     """Every pool's models against the disk. Works on the file's raw values, so that a missing folder is
@@ -19,6 +21,30 @@ def repositories(source: Source) -> list[ConfigProblem]:
         if isinstance(pool, dict) and isinstance(pool.get("model_repository"), str)
         for problem in _repository(name, pool, source)
     ]
+
+
+def certificates(source: Source) -> list[ConfigProblem]:
+    """The files of ``router.tls`` against the disk."""
+    router = source.value.get("router")
+    tls = router.get("tls") if isinstance(router, dict) else None
+    if not isinstance(tls, dict):
+        return []
+    problems = []
+    for key in TLS_FILES:
+        given = tls.get(key)
+        if not isinstance(given, str) or not given:
+            continue
+        try:
+            with Path(given).open("rb"):
+                continue
+        except OSError as error:
+            why = (
+                "does not exist"
+                if isinstance(error, FileNotFoundError)
+                else f"cannot be read: {error.strerror}"
+            )
+            problems.append(source.problem(("router", "tls", key), f"{given} {why}", hint="name a PEM file"))
+    return problems
 
 
 def _repository(name: str, pool: dict[str, Any], source: Source) -> Iterator[ConfigProblem]:

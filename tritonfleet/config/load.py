@@ -31,6 +31,7 @@ def load_fleet(path: Path, environ: Mapping[str, str]) -> FleetSpec:
             known = {problem.path for problem in problems}
             problems += [found for found in explain(error, source) if not _covered(found.path, known)]
         problems += checks.repositories(source)
+        problems += checks.certificates(source)
         if spec is not None and not source.problems:
             problems += checks.together(spec, source)
     elif not problems:
@@ -71,6 +72,13 @@ def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
         given = pool.get("model_repository") if isinstance(pool, dict) else None
         if isinstance(given, str) and given and "://" not in given:
             pool["model_repository"] = str(folder / _at_home(given))
+    router = value.get("router")
+    tls = router.get("tls") if isinstance(router, dict) else None
+    if not isinstance(tls, dict):
+        return
+    for key in checks.TLS_FILES:
+        if isinstance(tls.get(key), str) and tls[key]:
+            tls[key] = str(folder / _at_home(tls[key]))
 
 
 def _at_home(given: str) -> Path:

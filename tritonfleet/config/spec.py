@@ -145,9 +145,20 @@ class QueueSpec(Part):
     """Within a priority: by deadline, then arrival, or the cheapest first (none waits over 1 s for that)."""
 
 
+class TlsSpec(Part):
+    cert: str = Field(min_length=1)
+    """The certificate with its chain, a PEM file; a changed file is used for new connections."""
+    key: str = Field(min_length=1)
+    """Its private key, a PEM file without a pass phrase."""
+    client_ca: str | None = Field(default=None, min_length=1)
+    """Clients must have a certificate that this PEM file's authorities signed (mutual TLS)."""
+
+
 class RouterSpec(Part):
     listen: ListenAddress = Address(host="127.0.0.1", port=8001)
     """Where clients connect, `HOST:PORT`."""
+    tls: TlsSpec | None = None
+    """Clients must use TLS; without it, connections are plain."""
     workers: Whole = Field(default=1, ge=1, le=64)
     """Router processes that share the port."""
     policy: Literal["round_robin", "least_requests", "least_work"] = "least_work"

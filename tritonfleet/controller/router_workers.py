@@ -84,7 +84,15 @@ class RouterWorkers:
             "--control", str(self._paths.control_socket),
             "--drain-timeout", f"{self._spec.drain_timeout:g}",
             "--connections", str(self._spec.connections_per_replica),
+            *self._tls(),
         )  # fmt: skip
+
+    def _tls(self) -> tuple[str, ...]:
+        tls = self._spec.tls
+        if tls is None:
+            return ()
+        client_ca = ("--tls-client-ca", tls.client_ca) if tls.client_ca is not None else ()
+        return ("--tls-cert", tls.cert, "--tls-key", tls.key, *client_ca)
 
     def _markers(self) -> dict[str, str]:
         """What tells a worker of this fleet by its environment."""

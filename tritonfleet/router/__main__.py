@@ -20,6 +20,7 @@ from tritonfleet.core.wire import RouterTable
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.own import FleetAnswers
+from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
 from tritonfleet.router.transport import flush_all
 from tritonfleet.router.watchdog import watch
 
@@ -40,10 +41,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, help="how many workers share this address")
     parser.add_argument("--connections", type=int, default=2, help="connections per replica")
+    parser.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key clients must use TLS")
+    parser.add_argument("--tls-key", type=Path, help="PEM file")
+    parser.add_argument("--tls-client-ca", type=Path, help="PEM file; clients must have a certificate of it")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--control", help="the controller's unix socket")
     source.add_argument("--table", type=Path, help="a JSON file with a fixed table, instead of a controller")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if arguments.tls_client_ca is not None and arguments.tls_cert is None:
+        parser.error("--tls-client-ca needs --tls-cert")
+    return arguments
 
 
 def listening_socket(address: str) -> socket.socket:
@@ -108,7 +117,15 @@ async def serve(arguments: argparse.Namespace, sock: socket.socket) -> None:
         loop.call_later(TABLE_WAIT_S, dispatcher.stop_awaiting_table)
     else:
         dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))
-    server = await loop.create_server(lambda: ClientConnection(dispatcher), sock=sock)
+    server: asyncio.AbstractServer | TlsListener
+    reloading = None
+    if arguments.tls_cert is not None:
+        files = TlsFiles(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+        server = TlsListener(sock, files, lambda: TlsClientConnection(dispatcher))
+        await server.start()
+        reloading = asyncio.create_task(server.watch())
+    else:
+        server = await loop.create_server(lambda: ClientConnection(dispatcher), sock=sock)
     log.info("listening on %s", arguments.listen)
     following = None
     if arguments.control is not None:
@@ -120,6 +137,9 @@ async def serve(arguments: argparse.Namespace, sock: socket.socket) -> None:
     gc.freeze()  # what start-up made lives for ever: the collector need not look at it again
     await stop.wait()
     log.info("draining %d client connections, at most %g s", len(dispatcher.clients), arguments.drain_timeout)
+    if reloading is not None:
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
     server.close()
     left = await Drain(dispatcher).run(arguments.drain_timeout)
     if left:

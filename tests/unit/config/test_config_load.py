@@ -487,3 +487,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match="is not UTF-8 text: byte 9 is 0xe9"):
         load_fleet(tmp_path / "latin.yaml", {})
+
+
+def test_certificates_are_looked_for_beside_the_file(folder: Folder) -> None:
+    tls = SMALLEST + "router: {tls: {cert: a.pem, key: a.key}}\n"
+    text = folder.says(tls)
+    assert "DIR/a.pem does not exist" in text
+    assert "DIR/a.key does not exist" in text
+    for name in ("a.pem", "a.key"):
+        (folder.path / name).write_text("")
+    spec = folder.load(tls)
+    assert spec.router.tls is not None
+    assert spec.router.tls.cert == str(folder.path / "a.pem")

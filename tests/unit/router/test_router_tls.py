@@ -1,0 +1,86 @@
+"""TLS on the listener, with real gRPC clients against a worker's listener."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from router_parts import ScriptedReplica, router_of
+
+from tritonfleet.router.__main__ import listening_socket
+from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "2"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}"),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+async def echo(port: int, root: Path, client: tuple[Path, Path] | None = None) -> bytes:
+    chain, key = (client[0].read_bytes(), client[1].read_bytes()) if client else (None, None)
+    credentials = grpc.ssl_channel_credentials(root.read_bytes(), key, chain)
+    async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
+        answer: bytes = await channel.unary_unary("/x.Y/Z")(b"hello", timeout=3)
+        return answer
+
+
+async def without_alpn(port: int, root: Path) -> bytes:
+    """What a client that offers no protocol can read: nothing, it is hung up on."""
+    context = ssl.create_default_context(cafile=str(root))
+    reader, writer = await asyncio.open_connection("localhost", port, ssl=context, family=socket.AF_INET)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.transport.abort()
+
+
+async def test_tls_mutual_tls_alpn_and_changed_files(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "server")
+    client, stranger = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
+    async with router_of(ScriptedReplica()) as router:
+        for client_ca in (None, client[0]):
+            sock = listening_socket("127.0.0.1:0")
+            port = sock.getsockname()[1]
+            files = TlsFiles(cert, key, client_ca)
+            listener = TlsListener(sock, files, lambda: TlsClientConnection(router.dispatcher))
+            await listener.start()
+            try:
+                assert await echo(port, cert, client) == b"hello"
+                if client_ca is not None:
+                    for refused in (None, stranger):
+                        with pytest.raises(grpc.aio.AioRpcError):
+                            await echo(port, cert, refused)
+                    continue
+                assert await without_alpn(port, cert) == b""
+                new_cert, new_key = certificate(tmp_path, "new")
+                old = cert.read_bytes()
+                cert.write_bytes(b"half written")
+                await listener.look()
+                (tmp_path / "old.pem").write_bytes(old)
+                assert await echo(port, tmp_path / "old.pem") == b"hello"
+                cert.write_bytes(new_cert.read_bytes())
+                key.write_bytes(new_key.read_bytes())
+                await listener.look()
+                assert await echo(port, new_cert) == b"hello"
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await echo(port, tmp_path / "old.pem")
+            finally:
+                listener.close()

@@ -1,0 +1,98 @@
+"""TLS on the listener: what a certificate, its key and a CA for clients become, and again when they change.
+
+What flows in: the paths of PEM files. What flows out: a listening server whose new connections use the files
+as they are now. Connections that are open go on with what they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from tritonfleet.router.client import ClientConnection
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0  # between two looks at the files
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when a file is written or replaced. Raises OSError."""
+        files = [path.stat() for path in (self.cert, self.key, self.client_ca) if path is not None]
+        return tuple((found.st_mtime_ns, found.st_ino, found.st_size) for found in files)
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError (ssl.SSLError is one) when the files do not fit."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113, 9.2
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # 9.2.1
+        context.set_alpn_protocols(["h2"])
+        context.load_cert_chain(self.cert, self.key)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+class TlsClientConnection(ClientConnection):
+    """A client that must have agreed on HTTP/2 by ALPN (RFC 9113, 3.2)."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            super().connection_made(transport)
+            return
+        log.info("hanging up on %s: no h2 by ALPN", transport.get_extra_info("peername"))
+        cast("asyncio.Transport", transport).abort()
+
+
+class TlsListener:
+    """Listens on ``sock``; on a copy of it, so that the address stays ours while the files change."""
+
+    def __init__(
+        self, sock: socket.socket, files: TlsFiles, connection: Callable[[], TlsClientConnection]
+    ) -> None:
+        self._sock, self._files, self._connection = sock, files, connection
+        self._server: asyncio.AbstractServer | None = None
+        self._stamp: object = None
+
+    async def start(self) -> None:
+        """Use the files as they are now. Raises OSError and leaves all as it was if they do not fit."""
+        stamp, context = self._files.stamp(), self._files.context()
+        loop = asyncio.get_running_loop()
+        before = self._server
+        self._server = await loop.create_server(self._connection, sock=self._sock.dup(), ssl=context)
+        self._stamp = stamp
+        if before is not None:
+            before.close()
+
+    async def watch(self) -> None:
+        """Start anew whenever the files have changed."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look()
+
+    async def look(self) -> None:
+        try:
+            if self._files.stamp() != self._stamp:
+                await self.start()
+                log.info("new connections use the changed %s", self._files.cert)
+        except OSError as error:  # half written, perhaps: the next look sees
+            log.warning("the changed certificate files do not fit, the old ones stay: %s", error)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._sock.close()
