@@ -1,6 +1,7 @@
 """One router worker as a process: ``python -m tritonfleet.router``. The controller starts these.
 
-Exit codes: 0 after SIGTERM and draining, 98 if it cannot listen, 2 for bad arguments.
+Exit codes: 0 after SIGTERM and draining, 98 if it cannot listen, 2 for bad arguments or
+certificates.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from tritonfleet.router.watchdog import watch
 log = logging.getLogger("tritonfleet.router")
 
 EXIT_CANNOT_LISTEN = 98
+EXIT_BAD_ARGUMENTS = 2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 TABLE_WAIT_S = 2.0  # after its start a worker's calls wait this long for a first table
 
@@ -179,6 +181,12 @@ def main() -> int:
     except (OSError, ValueError) as error:
         log.error("cannot listen on %s: %s", arguments.listen, error)
         return EXIT_CANNOT_LISTEN
+    if arguments.tls_cert is not None:
+        try:
+            TlsFiles(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca).context()
+        except OSError as error:
+            log.error("the certificate files of router.tls do not fit: %s", error)
+            return EXIT_BAD_ARGUMENTS
     uvloop.run(serve(arguments, sock))
     return 0
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -84,3 +85,20 @@ async def test_tls_mutual_tls_alpn_and_changed_files(tmp_path: Path) -> None:
                     await echo(port, tmp_path / "old.pem")
             finally:
                 listener.close()
+
+
+def test_a_worker_whose_files_do_not_fit_says_so(tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path, "server")
+    _, key = certificate(tmp_path, "other")
+    worker = subprocess.run(
+        [
+            *(sys.executable, "-m", "tritonfleet.router", "--listen", "127.0.0.1:0", "--table", "none.json"),
+            *("--tls-cert", str(cert), "--tls-key", str(key)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert worker.returncode == 2
+    assert "the certificate files of router.tls do not fit" in worker.stderr
