@@ -165,3 +165,10 @@ async def test_one_whose_port_is_taken_later_says_so_and_does_not_spin(parts: Pa
             assert len(parts.reasons("router.started")) - tries <= 3
         await until(lambda: workers.running and listens(parts.port))
         await workers.stop(5)
+
+
+async def test_workers_are_told_the_certificates(parts: Parts) -> None:
+    plain = parts.workers()._command(0)
+    assert not [word for word in plain if word.startswith("--tls")]
+    mutual = parts.workers(tls={"cert": "/c.pem", "key": "/c.key", "client_ca": "/ca.pem"})._command(0)
+    assert mutual[-6:] == ("--tls-cert", "/c.pem", "--tls-key", "/c.key", "--tls-client-ca", "/ca.pem")
