@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from tritonfleet.cli.exits import CliError, ExitCode
+from tritonfleet.core.board import Board
 from tritonfleet.core.wire import (
     Accepted,
     ApplyRequest,
@@ -82,6 +83,9 @@ class ControlClient:
 
     def snapshot(self) -> FleetSnapshot:
         return self._ask("GET", "/snapshot", FleetSnapshot)
+
+    def board(self) -> Board:
+        return self._ask("GET", "/board", Board)
 
     def scale(self, request: ScaleRequest) -> Accepted:
         return self._ask("POST", "/scale", Accepted, request)

@@ -6,18 +6,16 @@ completion and `version` answer at once.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from tritonfleet.cli import file_commands, watch_commands
+from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
-
-if TYPE_CHECKING:
-    from tritonfleet.cli.terminal import Settings
 
 WAIT_TIMEOUT = "10m"
 
-GLOBAL_HELP = "Global options (tritonfleet --help) may also follow the command."
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage or fleet file, 3 wait timed out, 4 controller unreachable, "
     "130 interrupted."
@@ -79,27 +77,10 @@ def options(
     }
 
 
-def _settings(context: typer.Context) -> "Settings":
-    from tritonfleet.cli.terminal import Output, ProgressKind, Settings
-
-    raw = context.obj
-    return Settings(**{**raw, "output": Output(raw["output"]), "progress": ProgressKind(raw["progress"])})
-
-
-def _seconds(text: str, option: str) -> float:
-    from tritonfleet.cli.names import parse_duration
-
-    return parse_duration(text, option)
-
-
 Replica = Annotated[str, typer.Argument(metavar="REPLICA", help="A replica, as `ps` names it: main-0.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when every replica is ready, or say why not.")]
 WaitTimeout = Annotated[
     str, typer.Option("--wait-timeout", metavar="DURATION", help="Give up waiting then, with exit code 3.")
-]
-Scale = Annotated[
-    list[str] | None,
-    typer.Option("--scale", metavar="POOL=N", help="Pin a pool's size; may be repeated."),
 ]
 
 
@@ -122,8 +103,10 @@ def up(
     """
     from tritonfleet.cli import up as command
 
-    timeout_s = _seconds(wait_timeout, "--wait-timeout")
-    command.up(_settings(context), scale or [], timeout_s, detach=detach, wait=wait, dry_run=dry_run, yes=yes)
+    timeout_s = seconds(wait_timeout, "--wait-timeout")
+    command.up(
+        settings_of(context), scale or [], timeout_s, detach=detach, wait=wait, dry_run=dry_run, yes=yes
+    )
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -139,8 +122,8 @@ def down(
     """Drain and stop everything: replicas, router, controller."""
     from tritonfleet.cli import up as command
 
-    timeout_s = _seconds(timeout, "--timeout") if timeout else None
-    command.down(_settings(context), timeout_s, force=force, yes=yes)
+    timeout_s = seconds(timeout, "--timeout") if timeout else None
+    command.down(settings_of(context), timeout_s, force=force, yes=yes)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -161,9 +144,9 @@ def scale(
     """
     from tritonfleet.cli import change
 
-    timeout_s = _seconds(wait_timeout, "--wait-timeout")
-    for_s = _seconds(duration, "--for") if duration else None
-    change.scale(_settings(context), sizes, timeout_s, wait=wait, for_s=for_s)
+    timeout_s = seconds(wait_timeout, "--wait-timeout")
+    for_s = seconds(duration, "--for") if duration else None
+    change.scale(settings_of(context), sizes, timeout_s, wait=wait, for_s=for_s)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -182,8 +165,8 @@ def autoscale(
     """How the load sets sizes, and why."""
     from tritonfleet.cli import autoscale as command
 
-    for_s = _seconds(duration, "--for") if duration else None
-    command.autoscale(_settings(context), action, pool, for_s, since)
+    for_s = seconds(duration, "--for") if duration else None
+    command.autoscale(settings_of(context), action, pool, for_s, since)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -194,10 +177,11 @@ def ps(context: typer.Context) -> None:
     """
     from tritonfleet.cli import show
 
-    show.ps(_settings(context))
+    show.ps(settings_of(context))
 
 
 app.command("status", hidden=True, help="The same as ps.")(ps)
+watch_commands.register(app)
 
 
 @app.command(epilog="-f follows here; a fleet file is --file. " + GLOBAL_HELP)
@@ -212,7 +196,7 @@ def logs(
     """The last lines of logs."""
     from tritonfleet.cli import show
 
-    show.logs(_settings(context), name, tail, follow=follow)
+    show.logs(settings_of(context), name, tail, follow=follow)
 
 
 @app.command(epilog="-f follows here; a fleet file is --file. " + GLOBAL_HELP)
@@ -232,7 +216,7 @@ def events(
     """Who did what, when, and why."""
     from tritonfleet.cli import show
 
-    show.events(_settings(context), since, kind, tail, follow=follow)
+    show.events(settings_of(context), since, kind, tail, follow=follow)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -246,7 +230,7 @@ def describe(
     """
     from tritonfleet.cli import show
 
-    show.describe(_settings(context), name)
+    show.describe(settings_of(context), name)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -265,8 +249,8 @@ def drain(
     """
     from tritonfleet.cli import change
 
-    deadline_s = _seconds(deadline, "--deadline") if deadline else None
-    change.drain(_settings(context), replica, deadline_s, force=force)
+    deadline_s = seconds(deadline, "--deadline") if deadline else None
+    change.drain(settings_of(context), replica, deadline_s, force=force)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -274,7 +258,7 @@ def undrain(context: typer.Context, replica: Replica) -> None:
     """Put a drained replica back."""
     from tritonfleet.cli import change
 
-    change.undrain(_settings(context), replica)
+    change.undrain(settings_of(context), replica)
 
 
 @app.command(epilog=GLOBAL_HELP)
@@ -289,114 +273,10 @@ def restart(
     """
     from tritonfleet.cli import change
 
-    change.restart(_settings(context), replica, force=force)
+    change.restart(settings_of(context), replica, force=force)
 
 
-@app.command(epilog=GLOBAL_HELP)
-def config(
-    context: typer.Context,
-    only_hash: Annotated[
-        bool, typer.Option("--hash", help="Only each pool's hash: it changes when its replicas must.")
-    ] = False,
-) -> None:
-    """The fleet file with every default and variable filled in."""
-    from tritonfleet.cli import file
-
-    file.config(_settings(context), only_hash=only_hash)
-
-
-@app.command(epilog=GLOBAL_HELP)
-def validate(context: typer.Context) -> None:
-    """Check the fleet file; every mistake at once, with its line."""
-    from tritonfleet.cli import file
-
-    file.validate(_settings(context))
-
-
-@app.command(epilog=GLOBAL_HELP)
-def schema() -> None:
-    """The JSON Schema of the fleet file, for editors."""
-    from tritonfleet.cli import file
-
-    file.schema()
-
-
-@app.command(epilog=GLOBAL_HELP)
-def compose(
-    context: typer.Context,
-    router_image: Annotated[
-        str, typer.Option("--router-image", metavar="IMAGE", help="The image of tritonfleet itself.")
-    ] = "tritonfleet:latest",
-) -> None:
-    """The fleet file as a compose file.
-
-    A fleet of fixed size without a controller: replicas pinned to their devices, the router in front.
-    """
-    from tritonfleet.cli import compose as command
-
-    command.compose(_settings(context), router_image=router_image)
-
-
-@app.command(epilog=GLOBAL_HELP)
-def controller(context: typer.Context, scale: Scale = None) -> None:
-    """Be the controller, in the foreground.
-
-    For service managers. SIGTERM stops only the controller; replicas and router go on.
-    """
-    from tritonfleet.cli import file
-
-    file.controller(_settings(context), scale or [])
-
-
-@app.command(epilog="Scalers: tritonfleet, static, hpa, hpa-queue, knative, ray-serve. " + GLOBAL_HELP)
-def simulate(
-    context: typer.Context,
-    load: Annotated[
-        Literal["poisson", "diurnal", "flash", "step", "ramp"], typer.Argument(help="The shape of the load.")
-    ] = "step",
-    rate: Annotated[float, typer.Option(help="Requests a second, where the shape is at 1.")] = 2.0,
-    duration: Annotated[str, typer.Option(metavar="DURATION", help="Of the load.")] = "1h",
-    service: Annotated[str, typer.Option(metavar="DURATION", help="Mean time of a request.")] = "500ms",
-    sigma: Annotated[float, typer.Option(min=0, help="Spread of it (lognormal); 0: all alike.")] = 0.5,
-    trace: Annotated[Path | None, typer.Option(help="A CSV file instead; its first column is when.")] = None,
-    cost: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=DURATION", help="Time for each unit of a column.")
-    ] = None,
-    faster: Annotated[float, typer.Option(min=0.001, help="Play the trace so many times faster.")] = 1.0,
-    scaler: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[=TARGET]", help="Who scales; repeat it to compare.")
-    ] = None,
-    slo: Annotated[str, typer.Option(metavar="DURATION", help="Answers are due within this.")] = "3s",
-    minimum: Annotated[int, typer.Option("--min", help="Fewest replicas.")] = 1,
-    maximum: Annotated[int, typer.Option("--max", help="Most replicas.")] = 32,
-    initial: Annotated[int, typer.Option(help="Replicas at the start.")] = 2,
-    cold_start: Annotated[str, typer.Option(metavar="DURATION", help="From launch to ready.")] = "45s",
-    instances: Annotated[int, typer.Option(help="Executions at once on a replica.")] = 1,
-    batch: Annotated[int, typer.Option(help="Requests in one execution at most.")] = 1,
-    batch_share: Annotated[float, typer.Option(min=0, max=1, help="Cost of each further one in it.")] = 1.0,
-    policy: Annotated[
-        Literal["round_robin", "least_requests", "least_work"], typer.Option(help="Of the router.")
-    ] = "least_work",
-    mtbf: Annotated[str, typer.Option(metavar="DURATION", help="A replica dies this often on average.")] = "",
-    seed: Annotated[int, typer.Option(help="The same seed, the same result.")] = 1,
-) -> None:
-    """What a pool would do with a load, in virtual time.
-
-    The router's and the autoscaler's own decisions, without servers; see docs/simulator.md.
-    """
-    from tritonfleet.cli import simulate as command
-
-    asked = command.Load(
-        load, rate, _seconds(duration, "--duration"), _seconds(service, "--service"), sigma, trace,
-        cost or [], faster,
-    )  # fmt: skip
-    scenario = {
-        "slo_s": _seconds(slo, "--slo"), "minimum": minimum, "maximum": maximum, "initial": initial,
-        "cold_start_s": _seconds(cold_start, "--cold-start"), "instances": instances, "batch": batch,
-        "batch_share": batch_share, "policy": policy, "seed": seed,
-        "mtbf_s": _seconds(mtbf, "--mtbf") if mtbf else None,
-    }  # fmt: skip
-    command.run(_settings(context), scenario, scaler or ["tritonfleet"], asked)
+file_commands.register(app)
 
 
 @app.command(epilog=GLOBAL_HELP)

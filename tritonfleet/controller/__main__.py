@@ -25,6 +25,7 @@ from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.api import ControlServer, application
 from tritonfleet.controller.commands import RefusedError, scale
 from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.history import TrafficHistory
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_workers import EXIT_CANNOT_LISTEN, AddressTakenError
 from tritonfleet.controller.saved import SavedController
@@ -89,7 +90,9 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     fleet.journal.add("controller.started", "controller", f"pid {os.getpid()}, {fleet.file}")
     await adopt(fleet)
     shutdown = Shutdown(fleet)
-    server = ControlServer(application(fleet, shutdown), paths.control_socket)
+    history = TrafficHistory()
+    fleet.spawn_task(history.run(fleet))
+    server = ControlServer(application(fleet, shutdown, history), paths.control_socket)
     serving = asyncio.create_task(server.serve())
     fleet.workers.start()
     looping = asyncio.create_task(fleet.run())

@@ -20,8 +20,10 @@ from tritonfleet.controller import commands
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.fleet_rpc import FleetRpc
+from tritonfleet.controller.history import TrafficHistory, reports_of
 from tritonfleet.controller.shutdown import Shutdown
 from tritonfleet.controller.snapshot import snapshot
+from tritonfleet.core.board import Board
 from tritonfleet.core.wire import (
     ApplyRequest,
     DownRequest,
@@ -36,13 +38,15 @@ from tritonfleet.core.wire import (
 log = logging.getLogger(__name__)
 
 STATUS = {"not_found": 404, "invalid": 422, "conflict": 409, "internal": 500}
+BOARD_EVENTS = 100  # the newest; the dashboard shows a few of them, and those of one replica
 GRACEFUL_S = 2  # how long open answers may take when the server ends
 T = TypeVar("T")
 
 
-def application(fleet: Fleet, shutdown: Shutdown) -> Starlette:
-    api = _Api(fleet, shutdown)
+def application(fleet: Fleet, shutdown: Shutdown, history: TrafficHistory | None = None) -> Starlette:
+    api = _Api(fleet, shutdown, history or TrafficHistory())
     routes = [
+        Route("/v1/board", api.board),
         Route("/v1/snapshot", api.snapshot),
         Route("/v1/scale", api.scale, methods=["POST"]),
         Route("/v1/autoscale", api.autoscale),
@@ -61,8 +65,16 @@ def application(fleet: Fleet, shutdown: Shutdown) -> Starlette:
 
 
 class _Api:
-    def __init__(self, fleet: Fleet, shutdown: Shutdown) -> None:
+    def __init__(self, fleet: Fleet, shutdown: Shutdown, history: TrafficHistory) -> None:
         self._fleet, self._shutdown, self._rpc = fleet, shutdown, FleetRpc(fleet)
+        self._history = history
+
+    async def board(self, _request: Request) -> Response:
+        fleet = self._fleet
+        traffic = self._history.traffic(list(reports_of(fleet)))
+        statuses = tuple(fleet.autoscaler.statuses())
+        events = tuple(fleet.journal.since(fleet.journal.seq - BOARD_EVENTS))
+        return _answer(Board(snapshot(fleet), traffic, statuses, events))
 
     async def snapshot(self, _request: Request) -> Response:
         return _answer(snapshot(self._fleet))

@@ -10,6 +10,7 @@ Control API (HTTP/1.1 + JSON on a unix socket; every path starts with ``/v1``):
 method    path                            request body             response body
 ========  ==============================  =======================  ===================================
 GET       /v1/snapshot                    –                        FleetSnapshot
+GET       /v1/board                       –                        Board (`core.board`)
 POST      /v1/scale                       ScaleRequest             Accepted
 GET       /v1/autoscale                   –                        list of AutoscaleStatus
 POST      /v1/apply                       ApplyRequest             Accepted

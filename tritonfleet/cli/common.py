@@ -1,0 +1,29 @@
+"""What the command groups share: the global options' data, the words of the help."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tritonfleet.cli.terminal import Settings
+
+GLOBAL_HELP = "Global options (tritonfleet --help) may also follow the command."
+
+
+Scale = Annotated[
+    list[str] | None,
+    typer.Option("--scale", metavar="POOL=N", help="Pin a pool's size; may be repeated."),
+]
+
+
+def settings_of(context: typer.Context) -> "Settings":
+    from tritonfleet.cli.terminal import Output, ProgressKind, Settings
+
+    raw = context.obj
+    return Settings(**{**raw, "output": Output(raw["output"]), "progress": ProgressKind(raw["progress"])})
+
+
+def seconds(text: str, option: str) -> float:
+    from tritonfleet.cli.names import parse_duration
+
+    return parse_duration(text, option)
