@@ -129,36 +129,42 @@ def _scrolled(lines: Sequence[Text], height: int, view: View, selectable: bool) 
 
 
 def _header(board: Board, view: View) -> list[Text]:
-    snapshot, traffic = board.snapshot, board.traffic
+    snapshot = board.snapshot
     running = sum(worker.running for worker in snapshot.router.workers)
     workers = len(snapshot.router.workers)
-    first = Text().append(snapshot.fleet, "bold").append(f"  router {snapshot.router.address}")
-    first.append(f"  {running} of {workers} workers", "" if running == workers else BROKEN)
+    first = Text().append(snapshot.fleet, "bold").append(f"  {snapshot.router.address}")
+    first.append(f"  {running}/{workers} workers", "" if running == workers else BROKEN)
+    counts = [replica.in_flight for replica in snapshot.replicas if replica.state.serving]
+    known = sum(count for count in counts if count is not None)
+    waiting = board.traffic.waiting
+    first.append(f"  in flight {'?' if None in counts else known}")
+    first.append(f"  waiting {waiting}", BROKEN if waiting else "")
     if snapshot.stopping:
         first.append("  stopping", BROKEN)
     old = Text(f"data {view.data_age_s:.0f}s old" if view.data_age_s >= 1 else "data current")
     old.stylize(BROKEN if view.trouble else "dim")
     gap = view.width - len(first) - len(old)
     first.append(" " * max(gap, 2)).append_text(old)
-    rates = traffic.total
-    curve = min(max((view.width - 68) // 2, 6), 60)
-    in_flight = [replica.in_flight for replica in snapshot.replicas if replica.state.serving]
-    known = sum(count for count in in_flight if count is not None)
-    second = Text("req/s ").append(f"{rates.request_rate:.1f}", GOOD).append(" ")
-    second.append(sparkline([point.request_rate for point in traffic.points], curve), GOOD)
-    second.append("  errors ").append(
-        f"{rates.error_share:.1%}".replace("%", " %"), BROKEN if rates.error_rate else ""
-    )
-    second.append(f"  p50 {_time(rates.p50_s)}  p99 {_time(rates.p99_s)} ")
-    second.append(sparkline([point.p99_s for point in traffic.points], curve), "bold")
-    second.append(f"  in flight {'?' if None in in_flight else known}")
-    second.append(f"  waiting {traffic.waiting}", BROKEN if traffic.waiting else "")
-    head = [first, second]
+    head = [first, _rates(board, view.width)]
     if view.trouble:
         head.append(Text(f"{view.trouble}; trying again", BROKEN))
     dead = (worker for worker in snapshot.router.workers if not worker.running)
     head += [Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead]
     return head
+
+
+def _rates(board: Board, width: int) -> Text:
+    """The curves get what the numbers leave, half each."""
+    traffic, rates = board.traffic, board.traffic.total
+    share = f"{rates.error_share * 100:.1f} %"
+    before = Text("req/s ").append(f"{rates.request_rate:.1f}", GOOD).append(" ")
+    between = Text("  errors ").append(share, BROKEN if rates.error_rate else "")
+    between.append(f"  p50 {_time(rates.p50_s)}  p99 {_time(rates.p99_s)} ")
+    room = max(width - len(before) - len(between), 0)
+    curve = min(room // 2, 60)
+    before.append(sparkline([point.request_rate for point in traffic.points], curve), GOOD)
+    between.append(sparkline([point.p99_s for point in traffic.points], curve), "bold")
+    return before.append_text(between)
 
 
 def _time(seconds: float | None) -> str:

@@ -59,6 +59,7 @@ def fitted(
             line.append(pad + text if columns[index].right else text + pad, style)
         if last:
             line.append("  ").append(last, HEADING if not lines else "")
+        line.rstrip()
         line.truncate(width, overflow="ellipsis")
         lines.append(line)
     return lines

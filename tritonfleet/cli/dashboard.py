@@ -64,7 +64,7 @@ class _Reader(threading.Thread):
     def __init__(self, target: fleet.Target, interval_s: float) -> None:
         super().__init__(name="board", daemon=True)
         self._target, self._interval_s = target, interval_s
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.news, self._told = os.pipe()
         self.board: Board | None = None
         self.read_at = monotonic()
@@ -72,16 +72,16 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         with self._target.client() as client:
-            while not self._stop.is_set():
+            while not self._ended.is_set():
                 try:
                     self.board, self.read_at, self.trouble = client.board(), monotonic(), ""
                 except CliError as error:
                     self.trouble = str(error)
                 os.write(self._told, b"!")
-                self._stop.wait(self._interval_s)
+                self._ended.wait(self._interval_s)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join(2.0)
         if not self.is_alive():
             os.close(self.news)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from tritonfleet.core.board import Board
 from tritonfleet.core.wire import Accepted, AutoscaleStatus, Event, FleetSnapshot, Problem
 
 
@@ -21,6 +22,7 @@ class ControlServer:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.snapshots: list[FleetSnapshot] = []
+        self.board: Board | None = None
         self.autoscale: list[AutoscaleStatus] = []
         self.events: list[Event] = []
         self.later_events: list[Event] = []  # only for those who follow; then the stream ends
@@ -38,6 +40,8 @@ class ControlServer:
         if path == "/snapshot":
             shown = self.snapshots.pop(0) if len(self.snapshots) > 1 else self.snapshots[0]
             return 200, msgspec.json.encode(shown)
+        if path == "/board" and self.board is not None:
+            return 200, msgspec.json.encode(self.board)
         if path == "/autoscale":
             return 200, msgspec.json.encode(self.autoscale)
         if path == "/events":

@@ -25,6 +25,7 @@ from controller_parts import (
 from tritonfleet.controller.api import ControlServer, application
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.shutdown import Shutdown
+from tritonfleet.core.board import Board
 from tritonfleet.core.wire import Accepted, Event, FleetSnapshot, Problem, RouterTable
 
 
@@ -113,6 +114,13 @@ async def test_the_snapshot_is_one_whole_reading(api: Running) -> None:
     assert snapshot.table_revision == api.fleet.feed.revision
     assert [device.id for device in snapshot.devices] == ["cpu0", "cpu1", "cpu2", "cpu3"]
     assert snapshot.replicas[0].in_flight is None, "no worker has reported: unknown, not idle"
+
+
+async def test_the_board_is_everything_in_one_answer(api: Running) -> None:
+    board: Board = await api.get("/board", Board)
+    assert [one.id for one in board.snapshot.replicas] == ["main-0", "main-1"]
+    assert board.events[-1].seq == api.fleet.journal.seq
+    assert [status.pool for status in board.autoscale] == ["main"]
 
 
 async def test_readings_have_an_age_and_rates(api: Running) -> None:

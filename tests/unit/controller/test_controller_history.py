@@ -1,0 +1,50 @@
+"""Rates, quantiles and points from the routers' cumulative counters."""
+
+import pytest
+
+from tritonfleet.controller.history import POINTS, TrafficHistory
+from tritonfleet.core.histogram import Histogram
+from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+
+
+def report(good: int, bad: int = 0, refused: int = 0, pid: int = 1, waiting: int = 0) -> RouterTelemetry:
+    histogram = Histogram()
+    for _ in range(good):
+        histogram.record(0.01)
+    call = CallTelemetry("main-0.1", "echo", 0, {"0": good, "14": bad}, histogram.sparse(), histogram.sum_s)
+    by_model = {"echo": waiting} if waiting else {}
+    return RouterTelemetry(0, pid, 0.0, 1, 1, good, refused, 0, (), (call,), waiting, by_model)
+
+
+def test_without_samples_there_is_nothing_but_what_waits() -> None:
+    traffic = TrafficHistory().traffic([report(1, waiting=4)])
+    assert (traffic.points, traffic.waiting, traffic.waiting_by_model) == ((), 4, {"echo": 4})
+
+
+def test_what_ended_before_the_first_sample_counts_for_nothing() -> None:
+    history = TrafficHistory()
+    history.take([report(1000)], 10.0)
+    history.take([report(1040, bad=10, refused=2)], 12.0)
+    traffic = history.traffic([])
+    assert traffic.total.request_rate == 26
+    assert traffic.total.error_rate == 6
+    assert traffic.total.p99_s == pytest.approx(0.01, rel=0.07)
+    assert traffic.models["echo"].request_rate == 25
+    assert traffic.replicas["main-0"].error_share == pytest.approx(0.2)
+    assert [(point.at, point.request_rate) for point in traffic.points] == [(12.0, 26.0)]
+
+
+def test_a_worker_that_was_restarted_counts_from_zero() -> None:
+    history = TrafficHistory()
+    history.take([report(1000)], 10.0)
+    history.take([report(8, pid=2)], 12.0)
+    assert history.traffic([]).total.request_rate == 4
+
+
+def test_points_are_as_many_as_five_minutes_need() -> None:
+    history = TrafficHistory()
+    for step in range(POINTS + 20):
+        history.take([report(step)], 2.0 * step)
+    points = history.traffic([]).points
+    assert len(points) == POINTS
+    assert {point.request_rate for point in points} == {0.5}
