@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line or the fleet file is wrong
     TIMED_OUT = 3  # a wait did not end in time
     UNREACHABLE = 4  # no controller answers
+    CHANGES = 5  # `plan`: there is something to do
     INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells count
 
 

@@ -109,6 +109,16 @@ def simulate(
     command.run(settings_of(context), scenario, scaler or ["tritonfleet"], asked)
 
 
+def plan(context: typer.Context) -> None:
+    """What `up` would change.
+
+    Exit code 0: nothing; 5: something.
+    """
+    from tritonfleet.cli import up
+
+    up.preview(settings_of(context))
+
+
 def register(app: typer.Typer) -> None:
     app.command(epilog=GLOBAL_HELP)(config)
     app.command(epilog=GLOBAL_HELP)(validate)
@@ -118,3 +128,4 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Scalers: tritonfleet, static, hpa, hpa-queue, knative, ray-serve. " + GLOBAL_HELP)(
         simulate
     )
+    app.command(epilog=GLOBAL_HELP)(plan)

@@ -78,6 +78,20 @@ def up(
             _attached(client, target, settings, timeout_s)
 
 
+def preview(settings: Settings) -> None:
+    """What `up` would change, on stdout; exit code 5 when there is something, for scripts."""
+    spec = fleet.load(settings)
+    with fleet.Target(spec.name, FleetPaths.of(spec.name), spec).client() as client:
+        try:
+            snapshot: FleetSnapshot | None = client.snapshot()
+        except UnreachableError:
+            snapshot = None
+    found = plan(wishes(spec, {}), snapshot)
+    show(Text("\n".join(found.changes) or f"fleet {spec.name} already is as its file says"))
+    if found.changes:
+        raise typer.Exit(ExitCode.CHANGES)
+
+
 def wishes(spec: "FleetSpec", sizes: Mapping[str, int]) -> list[PoolWish]:
     from tritonfleet.config import pool_hash
 

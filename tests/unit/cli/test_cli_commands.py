@@ -587,3 +587,20 @@ def test_config_resolves_and_hashes(cli: Cli, tmp_path: Path) -> None:
 
 def test_schema_is_json(cli: Cli) -> None:
     assert json.loads(cli("schema").out)["type"] == "object"
+
+
+def test_plan_is_exit_code_5_when_there_is_something_to_do(cli: Cli, tmp_path: Path) -> None:
+    fleet_file(tmp_path)
+    outcome = cli("plan")
+    assert outcome.code == 5
+    assert "start pool main with 2 replicas" in outcome.out
+
+
+def test_plan_is_exit_code_0_when_there_is_nothing_to_do(
+    cli: Cli, tmp_path: Path, control: ControlServer
+) -> None:
+    fleet_file(tmp_path)
+    config_hash = json.loads(cli("config", "--hash", "-o", "json").out)["main"]
+    control.snapshots = [snapshot(pools=(pool(config_hash=config_hash),))]
+    outcome = cli("plan")
+    assert (outcome.code, outcome.out) == (0, "fleet demo already is as its file says\n")
