@@ -50,7 +50,14 @@ class RunningFleet:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def write(self, *, devices: int = 4, router: dict[str, Any] | None = None, **pool: Any) -> None:
+    def write(
+        self,
+        *,
+        devices: int = 4,
+        router: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+        **pool: Any,
+    ) -> None:
         """The fleet file, as JSON, which is YAML."""
         main = {
             "model_repository": str(REPOSITORY),
@@ -66,6 +73,7 @@ class RunningFleet:
             "devices": {"cpu": devices},
             "router": {"listen": self.address, "drain_timeout": "10s", **(router or {})},
             "pools": {"main": main},
+            "metrics": metrics or {},
         }
         self.file.write_text(json.dumps(spec, indent=2))
 

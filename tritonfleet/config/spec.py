@@ -379,6 +379,12 @@ class LogsSpec(Part):
     """How many rotated files are kept of each log."""
 
 
+class MetricsSpec(Part):
+    listen: ListenAddress | None = None
+    """Where Prometheus scrapes, `HOST:PORT`: the fleet at `/metrics`, every Triton at `/replicas`. Nobody is
+    asked for a password there. If not given, nothing listens."""
+
+
 def _device_ids(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
@@ -428,3 +434,4 @@ class FleetSpec(Part):
     pools: dict[Annotated[str, Field(pattern=NAME)], PoolSpec] = Field(min_length=1)
     """Each pool is one model repository with its own size."""
     logs: LogsSpec = LogsSpec()
+    metrics: MetricsSpec = MetricsSpec()

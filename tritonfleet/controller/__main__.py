@@ -3,8 +3,9 @@
 SIGTERM and SIGINT end only the controller: routers and replicas serve on, and the next controller adopts
 them.
 
-Exit codes: 0 after SIGTERM or `down`; 1 for a device or a state file that cannot be used; 2 for a fleet
-file that cannot; 5 if another controller holds the fleet; 98 if the router's address is taken.
+Exit codes: 0 after SIGTERM or `down`; 1 for a device, a state file or an address of metrics that cannot be
+used; 2 for a fleet file that cannot; 5 if another controller holds the fleet; 98 if the router's address is
+taken.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from tritonfleet.controller.api import ControlServer, application
 from tritonfleet.controller.commands import RefusedError, scale
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.history import TrafficHistory
+from tritonfleet.controller.metrics_server import MetricsAddressError, MetricsServer
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_workers import EXIT_CANNOT_LISTEN, AddressTakenError
 from tritonfleet.controller.saved import SavedController
@@ -84,6 +86,7 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     if arguments.size:
         scale(fleet, ScaleRequest(dict(arguments.size), by="up"))
     await fleet.workers.adopt()  # fails for a taken address before anything was started
+    metrics = MetricsServer(fleet, spec.metrics.listen) if spec.metrics.listen else None  # so does this
     identity = spawn.identify(os.getpid())
     if identity is not None:
         saved.write(paths.controller_file, SavedController(identity, str(fleet.file), time()))
@@ -94,6 +97,7 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     fleet.spawn_task(history.run(fleet))
     server = ControlServer(application(fleet, shutdown, history), paths.control_socket)
     serving = asyncio.create_task(server.serve())
+    measuring = asyncio.create_task(metrics.serve()) if metrics else None
     fleet.workers.start()
     looping = asyncio.create_task(fleet.run())
     ended = await _until_told(shutdown, looping)
@@ -102,6 +106,10 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
         fleet.journal.add("controller.stopping", "controller", "told to end; replicas and routers serve on")
     fleet.journal.close()
     server.stop()
+    if metrics is not None and measuring is not None:
+        metrics.stop()
+        await asyncio.gather(measuring, return_exceptions=True)
+        metrics.close()
     looping.cancel()
     await asyncio.gather(serving, looping, return_exceptions=True)
     await fleet.workers.close()
@@ -156,6 +164,9 @@ def main() -> int:
     except AddressTakenError as error:
         log.error("%s", error)
         return EXIT_CANNOT_LISTEN
+    except MetricsAddressError as error:
+        log.error("%s", error)
+        return EXIT_FAILED
     except (DriverError, RefusedError, ValueError) as error:
         hint = error.remedy if isinstance(error, DriverError) else ""
         log.error("%s%s", error, f" ({hint})" if hint else "")

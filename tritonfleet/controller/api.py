@@ -176,15 +176,7 @@ class ControlServer:
             self._socket.bind(str(path))
         finally:
             os.umask(before)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=GRACEFUL_S,
-            ws="none",
-        )
-        self._server = _Server(config)
+        self._server = Server(quiet(app))
 
     async def serve(self) -> None:
         await self._server.serve(sockets=[self._socket])
@@ -197,7 +189,19 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
-class _Server(uvicorn.Server):
+def quiet(app: Starlette) -> uvicorn.Config:
+    """How this process serves HTTP: no logs of its own, and an end that does not wait for long."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACEFUL_S,
+        ws="none",
+    )
+
+
+class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The controller handles signals itself."""

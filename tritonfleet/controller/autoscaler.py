@@ -76,6 +76,7 @@ class Autoscaler:
         self.pins = pins  # of fleet.sizes; a size without one has no end
         self._memory = saved.read(fleet.paths.autoscale_file, dict[str, Memory]) or {}
         self.decisions: dict[str, Decision] = {}
+        self.decided: dict[tuple[str, str], int] = {}  # by pool and "up", "down", "hold": how often
         self._samples: dict[str, PoolSamples] = {}
         self._decided_at = self._saved_at = 0.0
 
@@ -171,6 +172,9 @@ class Autoscaler:
         policy = policy_of(pool, scaling, now)
         decision = decide(policy, signals, memory, now)
         before, self.decisions[name] = self.decisions.get(name), decision
+        way = "hold" if decision.count == decision.before else "up"
+        way = "down" if decision.count < decision.before else way
+        self.decided[name, way] = self.decided.get((name, way), 0) + 1
         acts = self.autoscaled(name)
         size = decision.count if acts else memory.size
         self._memory[name] = replace(decision.memory, size=size)

@@ -115,6 +115,7 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         "docker_host": (old.docker_host, new.docker_host),
         "devices": (old.devices, new.devices),
         "logs": (old.logs, new.logs),
+        "metrics.listen": (str(old.metrics.listen), str(new.metrics.listen)),
         "router.listen": (str(old.router.listen), str(new.router.listen)),
         "router.workers": (old.router.workers, new.router.workers),
         "router.connections_per_replica": (

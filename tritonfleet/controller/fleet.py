@@ -26,11 +26,13 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import FleetStatistics, reading_of
 from tritonfleet.controller.table import TableFeed
 from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.controller.traffic import Traffic
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.lifecycle import HealthPolicy, Probe, while_loading, while_serving
 from tritonfleet.core.model import Device, ExitStatus, Replica, ReplicaState
 from tritonfleet.core.reconcile import Action, PoolTarget, reconcile
 from tritonfleet.core.restart import RestartPolicy, after_failure
+from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import RouterTelemetry
 from tritonfleet.drivers import container_settings
 from tritonfleet.drivers.base import Driver, DriverError, Instance, LaunchSpec
@@ -65,6 +67,7 @@ class Fleet:
         self.autoscaler = Autoscaler(self, dict(remembered.pins))
         self.feed = TableFeed(spec.name, spec.router.policy, remembered.revision)
         self.telemetry = Telemetry()
+        self.traffic = Traffic()
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
         self.workers = RouterWorkers(spec.name, spec.router, paths, self.journal, self.telemetry)
@@ -180,7 +183,9 @@ class Fleet:
         if state != self._last_saved:
             saved.write(self.paths.state_file, state)
             self._last_saved = state
-        self.statistics.settle((s.instance.instance for s in self.slots.values() if s.instance), time())
+        alive = [slot.instance.instance for slot in self.slots.values() if slot.instance]
+        self.statistics.settle(alive, time())
+        self.traffic.settle(alive)
 
     def _is_drained(self, slot: Slot, now: float) -> bool:
         if slot.state is not ReplicaState.DRAINING or slot.instance is None:
@@ -274,7 +279,7 @@ class Fleet:
             interval_s=health.interval,
             timeout_s=health.timeout,
             observe=self.observe,
-            counted=lambda name, answer: self.statistics.ledger.take(name, reading_of(answer), complete=True),
+            counted=self._counted,
         )
         self.watches[instance.instance] = watch
         self._watch_tasks[instance.instance] = [
@@ -282,6 +287,10 @@ class Fleet:
             self.spawn_task(self._await_exit(slot, instance)),
         ]
         return watch
+
+    def _counted(self, instance: str, answer: tuple[ModelCounters, ...]) -> None:
+        self.statistics.ledger.take(instance, reading_of(answer), complete=True)
+        self.traffic.count(instance, answer)
 
     async def _await_exit(self, slot: Slot, instance: Instance) -> None:
         status = await self.driver.wait(instance)
@@ -434,6 +443,7 @@ class Fleet:
 
     def take_telemetry(self, report: RouterTelemetry) -> None:
         self.telemetry.take(report, time())
+        self.traffic.take(report)
         draining = any(slot.state is ReplicaState.DRAINING for slot in self.slots.values())
         if draining or any(model in self.feed.asleep for model in report.waiting_by_model):
             self.wake()

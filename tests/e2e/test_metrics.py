@@ -1,0 +1,105 @@
+"""The metrics of a real fleet, scraped as Prometheus does, and those of its Tritons beside them."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from prometheus_client.parser import text_string_to_metric_families
+from running_fleet import RunningFleet, free_port, running_fleet, stop
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(120), pytest.mark.xdist_group("fleet_metrics")]
+
+CALLS = 40
+
+
+@pytest.fixture(scope="module")
+def address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, address: str) -> Iterator[RunningFleet]:
+    with running_fleet(
+        tmp_path_factory.mktemp("metrics"), models=["echo"], metrics={"listen": address}
+    ) as fleet:
+        yield fleet
+
+
+def scrape(address: str, path: str = "/metrics") -> dict[tuple[str, ...], float]:
+    """Name and sorted labels of each sample → its value."""
+    text = httpx.get(f"http://{address}{path}", trust_env=False, timeout=10).text
+    return {
+        (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(samples: dict[tuple[str, ...], float], name: str, *labels: str) -> float:
+    return sum(value for key, value in samples.items() if key[0] == name and set(labels) <= set(key))
+
+
+def call(fleet: RunningFleet, count: int) -> None:
+    values = np.zeros(8, np.uint8)
+    tensor = triton.InferInput("INPUT0", [8], "UINT8")
+    tensor.set_data_from_numpy(values)
+    with triton.InferenceServerClient(fleet.address) as client:
+        for _ in range(count):
+            client.infer("echo", [tensor])
+
+
+def test_a_scrape_counts_what_was_asked(fleet: RunningFleet, address: str) -> None:
+    call(fleet, CALLS)
+    name = "tritonfleet_requests_total"
+    labels = ("grpc_code=OK", "model=echo")
+    fleet.until(lambda _: total(scrape(address), name, *labels) == CALLS, "all calls are counted")
+    samples = scrape(address)
+    assert {key[-1] for key in samples if key[0] == name and key[2] == "model=echo"} == {
+        "replica=main-0",
+        "replica=main-1",
+    }
+    assert total(samples, "tritonfleet_request_duration_seconds_count", "model=echo") == CALLS
+    assert samples["tritonfleet_replicas", "pool=main", "state=ready"] == 2
+    fleet.until(
+        lambda _: total(scrape(address), "tritonfleet_replica_compute_time_seconds_count") == CALLS,
+        "Triton's own statistics have arrived",
+    )
+
+
+def test_counters_go_on_when_routers_and_replicas_are_started_again(
+    fleet: RunningFleet, address: str
+) -> None:
+    before = total(scrape(address), "tritonfleet_requests_total", "model=echo")
+    fleet.cli("restart", "main-0")
+    fleet.ready(2)
+    call(fleet, CALLS)
+    expected = before + CALLS
+    fleet.until(
+        lambda _: total(scrape(address), "tritonfleet_requests_total", "model=echo") == expected,
+        "what was counted stays, what is new is added",
+    )
+
+
+def test_every_triton_is_relayed_under_its_name(fleet: RunningFleet, address: str) -> None:
+    samples = scrape(address, "/replicas")
+    for replica in ("main-0", "main-1"):
+        counted = [key for key in samples if f"replica={replica}" in key]
+        assert any(key[0].startswith("nv_inference_request_success") for key in counted)
+
+
+def test_a_taken_address_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        fleet = RunningFleet(tmp_path, models=["echo"], metrics={"listen": taken})
+        try:
+            refused = fleet.cli("up", "-d", "--wait", check=1)
+            assert f"metrics.listen: cannot listen on {taken}" in refused.stderr
+            assert fleet.processes() == {}
+        finally:
+            stop(fleet)

@@ -1,0 +1,112 @@
+"""What the routers and the replicas have counted, summed so that it only grows.
+
+A worker counts from zero when it is started again, and so does a Triton when its model is loaded again; what
+one had counted before stays in the sums here. They are by replica (slot), not by launch, so a replica that
+was restarted goes on with its series. They begin with the controller: what live workers and replicas had
+counted before is in their first report.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tritonfleet.core.histogram import Histogram
+from tritonfleet.core.stats import ModelCounters
+from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+
+ReplicaModel = tuple[str, str]
+Worker = tuple[int, int]  # index and pid
+
+
+@dataclass(slots=True)
+class CallTotals:
+    """Finished calls by gRPC status number as text, and how long unary ones took."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+    latency: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class TimeTotals:
+    """Requests that Triton executed, and the seconds they spent in its queue and in computing."""
+
+    requests: int = 0
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Fed by every report; read by the metrics."""
+
+    calls: dict[ReplicaModel, CallTotals] = field(default_factory=dict)
+    times: dict[ReplicaModel, TimeTotals] = field(default_factory=dict)
+    ejections: dict[str, int] = field(default_factory=dict)  # by replica
+    requests: int = 0
+    refused: int = 0
+    retries: int = 0
+    _reports: dict[int, RouterTelemetry] = field(default_factory=dict)
+    _readings: dict[tuple[str, str, str], ModelCounters] = field(default_factory=dict)
+
+    def take(self, report: RouterTelemetry) -> None:
+        """A worker's report; those of one worker in their order."""
+        before = self._reports.get(report.worker)
+        if before is not None and before.pid != report.pid:
+            before = None  # another process, which counts from zero
+        self._reports[report.worker] = report
+        self.requests += report.requests_total - (before.requests_total if before else 0)
+        self.refused += report.refused_total - (before.refused_total if before else 0)
+        self.retries += report.retries_total - (before.retries_total if before else 0)
+        ejected = {row.instance: row.ejections for row in before.replicas} if before else {}
+        for row in report.replicas:
+            replica = replica_of(row.instance)
+            grown = _grown(ejected.get(row.instance, 0), row.ejections)
+            self.ejections[replica] = self.ejections.get(replica, 0) + grown
+        earlier = {(call.instance, call.model): call for call in before.calls} if before else {}
+        for call in report.calls:
+            self._add(earlier.get((call.instance, call.model)), call)
+
+    def _add(self, before: CallTelemetry | None, after: CallTelemetry) -> None:
+        totals = self.calls.setdefault((replica_of(after.instance), after.model), CallTotals())
+        for code, count in after.codes.items():
+            grown = _grown(before.codes.get(code, 0) if before else 0, count)
+            totals.codes[code] = totals.codes.get(code, 0) + grown
+        if before is not None and before.latency == after.latency:
+            return
+        known: Mapping[str, int] = before.latency if before else {}
+        counts = {bucket: _grown(known.get(bucket, 0), count) for bucket, count in after.latency.items()}
+        grown_s = after.latency_sum_s - (before.latency_sum_s if before else 0.0)
+        totals.latency.merge([Histogram.from_sparse(counts, max(0.0, grown_s))])
+
+    def count(self, instance: str, reading: Iterable[ModelCounters]) -> None:
+        """A replica's statistics; those of one instance in their order."""
+        replica = replica_of(instance)
+        for after in reading:
+            key = (instance, after.model, after.version)
+            before = self._readings.get(key)
+            self._readings[key] = after
+            if before is not None and after.success_count < before.success_count:
+                before = None  # loaded again
+            totals = self.times.setdefault((replica, after.model), TimeTotals())
+            totals.requests += after.success_count - (before.success_count if before else 0)
+            totals.queue_s += max(0, after.queue_ns - (before.queue_ns if before else 0)) / 1e9
+            totals.compute_s += max(0, _compute_ns(after) - (_compute_ns(before) if before else 0)) / 1e9
+
+    def settle(self, alive: Iterable[str]) -> None:
+        """Instances that are not ``alive`` have ended and will say nothing more: their sums stay."""
+        living = set(alive)
+        for key in [key for key in self._readings if key[0] not in living]:
+            del self._readings[key]
+
+
+def replica_of(instance: str) -> str:
+    """``main-0.3`` → ``main-0``."""
+    return instance.rpartition(".")[0]
+
+
+def _grown(before: int, after: int) -> int:
+    """Since the last report; a smaller number was counted from zero."""
+    return after - before if after >= before else after
+
+
+def _compute_ns(counters: ModelCounters) -> int:
+    return counters.compute_input_ns + counters.compute_infer_ns + counters.compute_output_ns
