@@ -18,7 +18,7 @@ WAIT_TIMEOUT = "10m"
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage or fleet file, 3 wait timed out, 4 controller unreachable, "
-    "130 interrupted."
+    "5 changes (plan), 130 interrupted."
 )
 
 app = typer.Typer(
