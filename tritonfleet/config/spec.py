@@ -6,6 +6,7 @@ needs the disk, is checked in `tritonfleet.config.checks`.
 """
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -154,9 +155,22 @@ class TlsSpec(Part):
     """Clients must have a certificate that this PEM file's authorities signed (mutual TLS)."""
 
 
+def _a_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; write ADDRESS/BITS, such as 10.0.0.0/8 or 192.168.1.7/32") from None
+    return text
+
+
 class RouterSpec(Part):
     listen: ListenAddress = Address(host="127.0.0.1", port=8001)
     """Where clients connect, `HOST:PORT`."""
+    management: Annotated[tuple[Annotated[str, AfterValidator(_a_network)], ...], Field(min_length=1)] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    """The networks whose clients may load and unload models, register shared memory, set traces and logs."""
     tls: TlsSpec | None = None
     """Clients must use TLS; without it, connections are plain."""
     workers: Whole = Field(default=1, ge=1, le=64)

@@ -85,8 +85,9 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     fleet = Fleet(spec, arguments.file.absolute(), paths, driver, await driver.capacity(), _client)
     if arguments.size:
         scale(fleet, ScaleRequest(dict(arguments.size), by="up"))
-    await fleet.workers.adopt()  # fails for a taken address before anything was started
-    metrics = MetricsServer(fleet, spec.metrics.listen) if spec.metrics.listen else None  # so does this
+    # Both fail for a taken address before anything was started; the second may end workers.
+    metrics = MetricsServer(fleet, spec.metrics.listen) if spec.metrics.listen else None
+    await fleet.workers.adopt()
     identity = spawn.identify(os.getpid())
     if identity is not None:
         saved.write(paths.controller_file, SavedController(identity, str(fleet.file), time()))

@@ -117,6 +117,8 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         "logs": (old.logs, new.logs),
         "metrics.listen": (str(old.metrics.listen), str(new.metrics.listen)),
         "router.listen": (str(old.router.listen), str(new.router.listen)),
+        "router.tls": (old.router.tls, new.router.tls),
+        "router.management": (old.router.management, new.router.management),
         "router.workers": (old.router.workers, new.router.workers),
         "router.connections_per_replica": (
             old.router.connections_per_replica,

@@ -84,6 +84,7 @@ class RouterWorkers:
             "--control", str(self._paths.control_socket),
             "--drain-timeout", f"{self._spec.drain_timeout:g}",
             "--connections", str(self._spec.connections_per_replica),
+            "--management", ",".join(self._spec.management),
             *self._tls(),
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ import uvloop
 from tritonfleet.core.wire import RouterTable
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
+from tritonfleet.router.management import LOOPBACK, Management
 from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
 from tritonfleet.router.transport import flush_all
@@ -43,6 +44,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, help="how many workers share this address")
     parser.add_argument("--connections", type=int, default=2, help="connections per replica")
+    parser.add_argument(
+        "--management", default=",".join(LOOPBACK), help="networks whose clients may change the servers"
+    )
     parser.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key clients must use TLS")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
     parser.add_argument("--tls-client-ca", type=Path, help="PEM file; clients must have a certificate of it")
@@ -115,7 +119,9 @@ async def serve(arguments: argparse.Namespace, sock: socket.socket) -> None:
     link = None
     if arguments.control is not None:
         dispatcher.awaits_table = True
-        dispatcher.own = own = FleetAnswers(dispatcher, arguments.control)
+        dispatcher.own = own = FleetAnswers(
+            dispatcher, arguments.control, Management(arguments.management.split(","))
+        )
         loop.call_later(TABLE_WAIT_S, dispatcher.stop_awaiting_table)
     else:
         dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))

@@ -18,6 +18,7 @@ from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call
 from tritonfleet.router.grpc import SERVICE, Status
+from tritonfleet.router.management import Management
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
@@ -50,13 +51,26 @@ class MessageError(Exception):
 class FleetAnswers:
     """See `router.dispatch.OwnAnswers`."""
 
-    def __init__(self, dispatcher: Dispatcher, control_socket: str) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, control_socket: str, management: Management | None = None
+    ) -> None:
         self._dispatcher = dispatcher
+        self._management = management or Management()
         self._socket = control_socket
         self._http: httpx.AsyncClient | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
     def answer(self, call: Call, body: bytes) -> None:
+        peer = _peer_of(call)
+        if not self._management.allows(call.info.path, body, peer):
+            rpc = call.info.path.rpartition(b"/")[2].decode()
+            self._dispatcher.refuse(
+                call,
+                Status.PERMISSION_DENIED,
+                f"{rpc} changes the servers, which {peer} may not: router.management in the fleet file lists "
+                "the networks that may",
+            )
+            return
         local = self._local(call, body)
         if local is not None:
             self._dispatcher.reply(call, local)
@@ -151,6 +165,13 @@ class FleetAnswers:
 
 
 # ---------------------------------------------------------------- reading a request
+
+
+def _peer_of(call: Call) -> str:
+    """The client's address; "" where there is none any more."""
+    transport = getattr(call.connection, "transport", None)  # of a ClientConnection, while it is connected
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def request_of(call: Call, body: bytes) -> RpcRequest:

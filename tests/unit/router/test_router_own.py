@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.controller.api import ControlServer
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
+from tritonfleet.router.management import Management
 from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lone_string, message_of, seconds
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -138,6 +139,25 @@ async def test_the_controller_gets_the_plain_message_and_what_replicas_insist_on
         assert asked.metadata == {"triton-grpc-protocol-key": "secret", "authorization": "Bearer a"}
         assert asked.timeout_s is not None
         assert 20 < asked.timeout_s <= 31  # gRPC's clients round up what is left
+
+
+@pytest.mark.parametrize("rpc", ["RepositoryModelLoad", "SystemSharedMemoryUnregister", "LogSettings"])
+async def test_who_may_not_change_the_servers_is_told_which_key_says_so(tmp_path: Path, rpc: str) -> None:
+    async with (
+        controller_at(tmp_path / "control.sock") as controller,
+        fleet_of(tmp_path, ScriptedReplica()) as (router, own),
+    ):
+        own._management = Management(["10.0.0.0/8"])
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await unary(router, rpc, b"\x0a\x01m")
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert f"{rpc} changes the servers, which 127.0.0.1 may not: router.management" in str(
+            refused.value.details()
+        )
+        assert controller.asked == []
+        assert await unary(router, "RepositoryIndex") == b"from the fleet"
+        own._management = Management()
+        assert await unary(router, rpc, b"\x0a\x01m") == b"from the fleet"
 
 
 async def test_without_a_controller_it_says_what_is_needed_and_comes_back_with_one(tmp_path: Path) -> None:
