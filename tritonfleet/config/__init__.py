@@ -2,8 +2,10 @@
 
 from tritonfleet.config.errors import ConfigError, ConfigProblem
 from tritonfleet.config.load import load_fleet
+from tritonfleet.config.pool_spec import PoolSpec
 from tritonfleet.config.schema import example_text, fleet_schema, pool_hash, resolved
-from tritonfleet.config.spec import Address, CpuSlots, FleetSpec, PoolSpec
+from tritonfleet.config.spec import FleetSpec
+from tritonfleet.config.spec_types import Address, CpuSlots
 
 __all__ = [
     "Address",

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tritonfleet.config.errors import ConfigProblem, did_you_mean
+from tritonfleet.config.pool_spec import ReplicasSpec
 from tritonfleet.config.source import Source
-from tritonfleet.config.spec import CpuSlots, FleetSpec, ReplicasSpec
+from tritonfleet.config.spec import FleetSpec
+from tritonfleet.config.spec_types import CpuSlots
 
 TLS_FILES = ("cert", "key", "client_ca")
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from tritonfleet.config.errors import ConfigProblem, did_you_mean, shown
 from tritonfleet.config.source import Path, Source, dotted
-from tritonfleet.config.spec import Address, FleetSpec, Part
+from tritonfleet.config.spec import FleetSpec
+from tritonfleet.config.spec_types import Address, Part
 
 
 def explain(error: ValidationError, source: Source) -> list[ConfigProblem]:

@@ -11,8 +11,9 @@ from pydantic.fields import FieldInfo
 
 from tritonfleet.config.explain import known_keys, part_of
 from tritonfleet.config.load import SMALLEST
+from tritonfleet.config.pool_spec import OWNED_ARGUMENTS, PoolSpec
 from tritonfleet.config.schema import example_text, fleet_schema
-from tritonfleet.config.spec import OWNED_ARGUMENTS, FleetSpec, PoolSpec
+from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.units import format_duration, format_size
 
 POOL = "NAME"  # stands for any pool's name in the table

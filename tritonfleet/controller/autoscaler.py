@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tritonfleet.config.autoscale_spec import AutoscaleSpec
 from tritonfleet.config.cron import last_and_next
-from tritonfleet.config.spec import AutoscaleSpec, PoolSpec
+from tritonfleet.config.pool_spec import PoolSpec
 from tritonfleet.controller import saved
 from tritonfleet.controller.saved import SavedPin
 from tritonfleet.controller.signals import PoolSamples, sample

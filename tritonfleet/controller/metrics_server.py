@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tritonfleet.config.spec import Address
+from tritonfleet.config.spec_types import Address
 from tritonfleet.controller import relay
 from tritonfleet.controller.api import Server, quiet
 from tritonfleet.controller.fleet import Fleet

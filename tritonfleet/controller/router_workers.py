@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import time
 
-from tritonfleet.config.spec import Address, RouterSpec
+from tritonfleet.config.router_spec import RouterSpec
+from tritonfleet.config.spec_types import Address
 from tritonfleet.controller import saved
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths

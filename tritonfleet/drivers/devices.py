@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from tritonfleet.config.spec import CpuSlots
+from tritonfleet.config.spec_types import CpuSlots
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers.base import DriverError
 

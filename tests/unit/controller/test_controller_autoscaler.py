@@ -10,7 +10,7 @@ import pytest
 from controller_parts import PaperDriver, fleet_of, kinds, reasons, report, spec_of, until, worker_that_runs
 
 from tritonfleet.config import FleetSpec
-from tritonfleet.config.spec import AutoscaleSpec
+from tritonfleet.config.autoscale_spec import AutoscaleSpec
 from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.autoscaler import openings
 from tritonfleet.controller.commands import RefusedError, scale

@@ -13,7 +13,7 @@ from controller_parts import PaperDriver, fleet_of, report, spec_of, until, work
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tritonfleet.config.spec import Address
+from tritonfleet.config.spec_types import Address
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.metrics import families, sample_names
 from tritonfleet.controller.metrics_server import MetricsAddressError, MetricsServer, listening, state_of

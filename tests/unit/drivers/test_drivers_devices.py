@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tritonfleet.config.spec import CpuSlots
+from tritonfleet.config.spec_types import CpuSlots
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.devices import cpu_slots, discover
