@@ -1,13 +1,17 @@
-"""`config`, `validate`, `schema`, `controller`: what needs a fleet file but no running fleet."""
+"""`config`, `validate`, `schema`, `controller`, `router`: what needs a fleet file but no running fleet."""
 
 import json
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from tritonfleet.cli import fleet
+from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.launch import controller_command
 from tritonfleet.cli.names import parse_sizes
 from tritonfleet.cli.terminal import Output, Settings, say, show_data, show_line
+from tritonfleet.controller.paths import FleetPaths
 
 
 def config(settings: Settings, *, only_hash: bool) -> None:
@@ -44,7 +48,31 @@ def controller(settings: Settings, scale: list[str]) -> None:
     """Become the controller, in the foreground: for service managers. Returns only by an error."""
     file = fleet.fleet_file(settings).absolute()
     spec = fleet.load(settings)
-    command = controller_command(file, parse_sizes(scale, list(spec.pools)))
+    _become(controller_command(file, parse_sizes(scale, list(spec.pools))))
+
+
+def router(settings: Settings, worker: int) -> None:
+    """Become a router worker of a fleet whose file says `router.external`. Returns only by an error."""
+    from tritonfleet.controller.router_command import worker_command
+
+    path, spec = fleet.fleet_file(settings), fleet.load(settings)
+    if not spec.router.external:
+        raise CliError(
+            ExitCode.USAGE,
+            f"the controller of fleet {spec.name} runs the router itself",
+            hint=f"to run it apart, write `external: true` under router in {path.name}",
+        )
+    if worker >= spec.router.workers:
+        raise CliError(
+            ExitCode.USAGE,
+            f"there is no worker {worker}: router.workers in {path.name} is {spec.router.workers}",
+            hint="they are counted from 0",
+        )
+    _become(worker_command(spec.name, spec.router, FleetPaths.of(spec.name), worker))
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Go on as another program, as this very process: for service managers."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)  # noqa: S606 - no shell: the very process is to become the controller
+    os.execv(command[0], list(command))  # noqa: S606 - no shell is involved

@@ -59,6 +59,20 @@ def controller(context: typer.Context, scale: Scale = None) -> None:
     file.controller(settings_of(context), scale or [])
 
 
+def router(
+    context: typer.Context,
+    worker: Annotated[int, typer.Option(min=0, metavar="INDEX", help="Which of router.workers, from 0.")] = 0,
+) -> None:
+    """Be a router worker, in the foreground.
+
+    For containers and service managers, where the fleet file says `router.external: true`. SIGTERM lets its
+    calls end first.
+    """
+    from tritonfleet.cli import file
+
+    file.router(settings_of(context), worker)
+
+
 def simulate(
     context: typer.Context,
     load: Annotated[
@@ -125,6 +139,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=GLOBAL_HELP)(schema)
     app.command(epilog=GLOBAL_HELP)(compose)
     app.command(epilog=GLOBAL_HELP)(controller)
+    app.command(epilog=GLOBAL_HELP)(router)
     app.command(epilog="Scalers: tritonfleet, static, hpa, hpa-queue, knative, ray-serve. " + GLOBAL_HELP)(
         simulate
     )

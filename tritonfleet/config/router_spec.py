@@ -46,6 +46,8 @@ class RouterSpec(Part):
     """Clients must use TLS; without it, connections are plain."""
     workers: Whole = Field(default=1, ge=1, le=64)
     """Router processes that share the port."""
+    external: bool = False
+    """Somebody else runs them, by `tritonfleet router`: then the controller starts none."""
     policy: Literal["round_robin", "least_requests", "least_work"] = "least_work"
     """How a replica is chosen: each in turn, the one with the fewest requests in flight, or the one that is
     expected to be done first (by what requests of that size took before)."""

@@ -119,6 +119,7 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         "router.listen": (str(old.router.listen), str(new.router.listen)),
         "router.tls": (old.router.tls, new.router.tls),
         "router.management": (old.router.management, new.router.management),
+        "router.external": (old.router.external, new.router.external),
         "router.workers": (old.router.workers, new.router.workers),
         "router.connections_per_replica": (
             old.router.connections_per_replica,

@@ -19,7 +19,7 @@ from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.replay import counted, replay
-from tritonfleet.controller.router_workers import RouterWorkers
+from tritonfleet.controller.router_workers import make_workers
 from tritonfleet.controller.saved import SavedFleet
 from tritonfleet.controller.settings import Settings
 from tritonfleet.controller.slot import Slot
@@ -65,12 +65,14 @@ class Fleet:
         self.generations = dict(remembered.generations)
         self.remembered = remembered.slots
         self.autoscaler = Autoscaler(self, dict(remembered.pins))
-        self.feed = TableFeed(spec.name, spec.router.policy, remembered.revision)
+        # Routers that are not ours outlive `down`, and must not take a new fleet's table for one they know.
+        first = int(self.started_at) if spec.router.external else 0
+        self.feed = TableFeed(spec.name, spec.router.policy, remembered.revision or first)
         self.telemetry = Telemetry()
         self.traffic = Traffic()
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
-        self.workers = RouterWorkers(spec.name, spec.router, paths, self.journal, self.telemetry)
+        self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
         self.slots: dict[str, Slot] = {}
         self.watches: dict[str, ReplicaWatch] = {}  # by instance
         self.stopping = False
@@ -154,7 +156,7 @@ class Fleet:
                 self.devices,
                 held=frozenset(slot.id for slot in self.slots.values() if slot.held),
                 returning=frozenset(slot.id for slot in self.slots.values() if slot.after_stop == "relaunch"),
-                drained=frozenset(slot.id for slot in self.slots.values() if self._is_drained(slot, now)),
+                drained=frozenset(slot.id for slot in self.slots.values() if self.is_drained(slot, now)),
                 free=self.desk.free(),
                 now=now,
             )
@@ -187,7 +189,7 @@ class Fleet:
         self.statistics.settle(alive, time())
         self.traffic.settle(alive)
 
-    def _is_drained(self, slot: Slot, now: float) -> bool:
+    def is_drained(self, slot: Slot, now: float) -> bool:
         if slot.state is not ReplicaState.DRAINING or slot.instance is None:
             return False
         return self.telemetry.is_drained(

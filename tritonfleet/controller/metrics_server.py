@@ -14,6 +14,8 @@ from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.metrics import CONTENT_TYPE, MetricsState, exposition
 from tritonfleet.controller.snapshot import snapshot
 
+FLEET_PATH, REPLICAS_PATH = "/metrics", "/replicas"
+
 
 class MetricsAddressError(Exception):
     """The address of the metrics cannot be listened on."""
@@ -39,7 +41,7 @@ class MetricsServer:
         self._fleet = fleet
         self._unanswered: dict[str, int] = {}  # by replica
         self._socket = listening(address)
-        routes = [Route("/metrics", self._metrics), Route("/replicas", self._replicas)]
+        routes = [Route(FLEET_PATH, self._metrics), Route(REPLICAS_PATH, self._replicas)]
         self._server = Server(quiet(Starlette(routes=routes)))
 
     @property

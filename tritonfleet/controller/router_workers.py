@@ -3,16 +3,18 @@
 import asyncio
 import os
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import time
+from typing import Protocol
 
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.config.spec_types import Address
 from tritonfleet.controller import saved
+from tritonfleet.controller.external_workers import ExternalWorkers
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.controller.router_command import markers, worker_command
 from tritonfleet.controller.saved import SavedWorker
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.core.model import ExitStatus
@@ -22,6 +24,36 @@ from tritonfleet.drivers import spawn
 EXIT_CANNOT_LISTEN = 98
 SHORT_LIFE_S = 5.0  # a worker that ends sooner is restarted with growing delays
 FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0
+
+
+class Workers(Protocol):
+    """The fleet's router workers, whoever runs them."""
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """Those that may hold calls, by index."""
+
+    async def adopt(self) -> None:
+        """Called first. Raises AddressTakenError when none can be started."""
+
+    def start(self) -> None:
+        """From now on they are kept alive, or watched."""
+
+    async def stop(self, grace_s: float) -> None:
+        """End them, as far as they are ours; their calls have ``grace_s`` seconds."""
+
+    async def close(self) -> None:
+        """Stop watching; the workers run on."""
+
+    def infos(self, now: float) -> tuple[WorkerInfo, ...]:
+        """Every one for people and programs."""
+
+
+def make_workers(
+    fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
+) -> Workers:
+    kind = ExternalWorkers if spec.external else RouterWorkers
+    return kind(fleet, spec, paths, journal, telemetry)
 
 
 class AddressTakenError(Exception):
@@ -66,7 +98,7 @@ class RouterWorkers:
             else:
                 await spawn.terminate(found.identity, self._spec.drain_timeout)
         ours = {worker.saved.identity for worker in self._workers if worker.saved is not None}
-        for stray in spawn.find_session_leaders(self._markers()):
+        for stray in spawn.find_session_leaders(markers(self._fleet, self._paths)):
             if stray not in ours:  # started by a controller that died before it could note it
                 await spawn.terminate(stray, self._spec.drain_timeout)
         if not self.running:
@@ -76,33 +108,7 @@ class RouterWorkers:
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
 
     def _command(self, index: int) -> tuple[str, ...]:
-        return (
-            sys.executable, "-m", "tritonfleet.router",
-            "--fleet", self._fleet,
-            "--listen", str(self._spec.listen),
-            "--worker", str(index),
-            "--workers", str(self._spec.workers),
-            "--control", str(self._paths.control_socket),
-            "--drain-timeout", f"{self._spec.drain_timeout:g}",
-            "--connections", str(self._spec.connections_per_replica),
-            "--management", ",".join(self._spec.management),
-            *self._tls(),
-        )  # fmt: skip
-
-    def _tls(self) -> tuple[str, ...]:
-        tls = self._spec.tls
-        if tls is None:
-            return ()
-        client_ca = ("--tls-client-ca", tls.client_ca) if tls.client_ca is not None else ()
-        return ("--tls-cert", tls.cert, "--tls-key", tls.key, *client_ca)
-
-    def _markers(self) -> dict[str, str]:
-        """What tells a worker of this fleet by its environment."""
-        return {
-            "TRITONFLEET_FLEET": self._fleet,
-            "TRITONFLEET_STATE_DIR": str(self._paths.root.parent),
-            "TRITONFLEET_ROLE": "router",
-        }
+        return worker_command(self._fleet, self._spec, self._paths, index)
 
     async def _keep(self, worker: _Worker) -> None:
         delay = 0.0
@@ -139,7 +145,7 @@ class RouterWorkers:
         command = self._command(worker.index)
         log = self._paths.logs / f"router-{worker.index}.log"
         try:
-            identity = await spawn.spawn(command, {**os.environ, **self._markers()}, log)
+            identity = await spawn.spawn(command, {**os.environ, **markers(self._fleet, self._paths)}, log)
         except OSError as error:
             worker.reason = f"worker {worker.index} cannot be started: {error}"
             self._journal.add("router.exited", "router", worker.reason, worker=worker.index)

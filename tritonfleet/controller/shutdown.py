@@ -1,18 +1,22 @@
 """`down`: the routers finish their calls and end, then the replicas, then what they left on disk goes.
 
 The routers go first: while they drain, every replica is still there for what is in flight, and new clients
-are turned away by a closed port instead of by errors.
+are turned away by a closed port instead of by errors. Routers that are not ours to end (`router.external`)
+are told to send nothing more, which they answer with UNAVAILABLE.
 """
 
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from time import time
 from typing import Any
 
 from tritonfleet.controller.fleet import STOP_MARGIN_S, Fleet
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import Accepted, DownRequest
+
+POLL_S = 0.05  # between two looks at what routers have reported
 
 
 class Shutdown:
@@ -43,6 +47,8 @@ class Shutdown:
         await self._unless_forced(fleet.workers.stop(patience))
         if self._force.is_set():
             await fleet.workers.stop(0.0)
+        elif fleet.spec.router.external:  # they run on: what they hold ends before the replicas do
+            await self._unless_forced(self._emptied(patience))
         stops = asyncio.gather(*(self._stop(slot) for slot in list(fleet.slots.values())))
         await self._unless_forced(stops)
         if self._force.is_set():
@@ -53,6 +59,15 @@ class Shutdown:
         fleet.slots.clear()
         fleet.journal.add("fleet.stopped", "fleet", "nothing of it runs any more")
         self.done.set()
+
+    async def _emptied(self, patience: float) -> None:
+        """Until no router has anything in flight, or ``patience`` is over; from now on they send nothing."""
+        fleet, deadline = self._fleet, time() + patience
+        serving = [slot for slot in fleet.slots.values() if slot.state.serving]
+        for slot in serving:
+            fleet.drain(slot, "the fleet goes down", time(), patience)
+        while time() < deadline and not all(fleet.is_drained(slot, time()) for slot in serving):  # noqa: ASYNC110 # reports come four times a second
+            await asyncio.sleep(POLL_S)
 
     async def _unless_forced(self, work: Awaitable[Any]) -> None:
         """Wait for ``work``, or until somebody says force."""

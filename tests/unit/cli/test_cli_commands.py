@@ -604,3 +604,32 @@ def test_plan_is_exit_code_0_when_there_is_nothing_to_do(
     control.snapshots = [snapshot(pools=(pool(config_hash=config_hash),))]
     outcome = cli("plan")
     assert (outcome.code, outcome.out) == (0, "fleet demo already is as its file says\n")
+
+
+def test_router_is_refused_where_the_controller_runs_it(cli: Cli, tmp_path: Path) -> None:
+    fleet_file(tmp_path)
+    outcome = cli("router")
+    assert outcome.code == 2
+    assert "the controller of fleet demo runs the router itself" in outcome.err
+    assert "write `external: true` under router" in outcome.err
+
+
+def test_router_becomes_the_worker_of_the_file(
+    cli: Cli, tmp_path: Path, paths: FleetPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _program, words: became.append(words))
+    file = fleet_file(tmp_path)
+    external = {"router": {"external": True, "workers": 2, "listen": "127.0.0.1:9"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | external))
+    assert cli("router", "--worker", "1").code == 0
+    (words,) = became
+    for name, value in (
+        ("--worker", "1"),
+        ("--listen", "127.0.0.1:9"),
+        ("--control", str(paths.control_socket)),
+    ):
+        assert words[words.index(name) + 1] == value
+    outcome = cli("router", "--worker", "2")
+    assert (outcome.code, len(became)) == (2, 1)
+    assert "there is no worker 2" in outcome.err

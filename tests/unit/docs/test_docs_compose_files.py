@@ -14,8 +14,9 @@ class Strict(yaml.SafeLoader):
 
 
 def _mapping(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
+    keys = [key.value for key, _ in node.value]
     assert len(keys) == len(set(keys)), f"line {node.start_mark.line + 1}: a key stands twice in {keys}"
+    loader.flatten_mapping(node)  # merge keys; what is written beside one wins
     return dict(loader.construct_pairs(node, deep=True))
 
 

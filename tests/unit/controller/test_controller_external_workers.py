@@ -1,0 +1,117 @@
+"""Router workers that others run: who counts as running, and what is told of them."""
+
+from pathlib import Path
+from time import time
+
+import pytest
+from controller_parts import PaperDriver, fleet_of, kinds, paths_of, reasons, report, spec_of, states, until
+
+from tritonfleet.controller.external_workers import SILENT_S, ExternalWorkers
+from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.journal import Journal
+from tritonfleet.controller.router_workers import RouterWorkers, make_workers
+from tritonfleet.controller.shutdown import Shutdown
+from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.core.wire import DownRequest
+
+
+class Parts:
+    def __init__(self, folder: Path, count: int = 1) -> None:
+        self.journal, self.telemetry = Journal(paths_of(folder).journal), Telemetry()
+        spec = spec_of(folder, router={"external": True, "workers": count}).router
+        self.workers = ExternalWorkers("paper", spec, paths_of(folder), self.journal, self.telemetry)
+        self.workers._began -= 2 * SILENT_S  # long ago
+
+    def reported(self, ago_s: float = 0.0, **how: object) -> None:
+        self.telemetry.take(report(7, **how), time() - ago_s)  # type: ignore[arg-type] # a worker's numbers
+
+    def look(self) -> list[str]:
+        before = self.journal.seq
+        self.workers.look(time())
+        return [f"{event.type}: {event.reason}" for event in self.journal.since(before)]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path)
+
+
+def test_the_file_says_whose_they_are(tmp_path: Path) -> None:
+    for external, kind in ((False, RouterWorkers), (True, ExternalWorkers)):
+        spec = spec_of(tmp_path, router={"external": external}).router
+        made = make_workers("f", spec, paths_of(tmp_path), Journal(tmp_path / "j"), Telemetry())
+        assert type(made) is kind
+
+
+def test_one_that_reports_runs_and_is_told_once(parts: Parts) -> None:
+    assert parts.workers.running == ()
+    parts.reported(pid=11)
+    assert parts.workers.running == (0,)
+    assert parts.look() == ["router.joined: worker 0 reports (pid 11)"]
+    assert parts.look() == []
+    (info,) = parts.workers.infos(time())
+    assert (info.pid, info.running, info.restarts, info.table_revision) == (11, True, 0, 7)
+
+
+def test_another_process_in_its_place_is_a_restart(parts: Parts) -> None:
+    parts.reported(pid=11)
+    parts.look()
+    parts.reported(pid=11, started_at=5.0)  # in a container the pid may well be the same
+    assert parts.look() == ["router.joined: worker 0 reports (pid 11)"]
+    assert parts.workers.infos(time())[0].restarts == 1
+
+
+def test_silence_is_unknown_for_a_while_then_the_end(parts: Parts) -> None:
+    parts.reported(ago_s=SILENT_S - 2, pid=11)
+    assert parts.workers.running == (0,)
+    assert parts.look() == ["router.joined: worker 0 reports (pid 11)"]
+    parts.reported(ago_s=SILENT_S + 2, pid=11)
+    assert parts.workers.running == ()
+    assert parts.look() == [f"router.lost: worker 0 has not reported for {SILENT_S:g} s"]
+    assert parts.look() == []
+    (info,) = parts.workers.infos(time())
+    assert not info.running
+    assert "`tritonfleet router` starts it" in info.reason
+    parts.reported(pid=11)
+    assert parts.look() == ["router.joined: worker 0 reports (pid 11)"]
+    assert parts.workers.infos(time())[0].restarts == 0  # the same process: only its reports had failed
+
+
+def test_a_controller_that_has_just_started_takes_nobody_for_gone(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, count=2)
+    parts.workers._began = time()
+    assert parts.workers.running == (0, 1)
+    (_, second) = parts.workers.infos(time())
+    assert not second.running  # which is what `up --wait` waits for
+    assert "`tritonfleet router --worker 1` starts it" in second.reason
+
+
+async def up(folder: Path) -> tuple[Fleet, PaperDriver]:
+    driver = PaperDriver()
+    fleet = fleet_of(folder, driver, spec_of(folder, router={"external": True, "drain_timeout": 20}))
+    fleet.feed.open()
+    fleet.spawn_task(fleet.run())
+    await until(lambda: list(states(fleet).values()) == ["ready", "ready"])
+    return fleet, driver
+
+
+async def test_down_lets_the_calls_of_routers_end_before_the_replicas_do(tmp_path: Path) -> None:
+    fleet, driver = await up(tmp_path)
+    fleet.take_telemetry(report(fleet.feed.revision, {"main-0.1": 1}))
+    down = Shutdown(fleet)
+    down.begin(DownRequest())
+    await until(lambda: set(states(fleet).values()) == {"draining"})
+    fleet.take_telemetry(report(fleet.feed.revision, {"main-0.1": 1}))
+    assert driver["main-0.1"].exit is None
+    fleet.take_telemetry(report(fleet.feed.revision, {"main-0.1": 0}))
+    await until(down.done.is_set)
+    assert driver.removed == ["main-0.1", "main-1.1"]
+    assert kinds(fleet)[-1] == "fleet.stopped"
+    await fleet.close()
+
+
+async def test_a_fleet_that_began_anew_has_no_table_that_a_router_knew_before(tmp_path: Path) -> None:
+    fleet, _ = await up(tmp_path)
+    assert fleet.feed.revision >= int(fleet.started_at)
+    assert not reasons(fleet, "controller.error")
+    await fleet.close()
