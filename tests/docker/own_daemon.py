@@ -62,7 +62,7 @@ class OwnDaemon:
         engine = DockerEngine(self.host, os.environ)
         try:
             engine.now(
-                "import", lambda client: client.import_image_from_data(_archive(server), repository=name)
+                "import", lambda client: client.import_image_from_data(archive(server), repository=name)
             )
         finally:
             engine.close()
@@ -96,7 +96,7 @@ def require() -> None:
         pytest.skip(missing)
 
 
-def _archive(server: str) -> bytes:
+def archive(server: str) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         for program in ("/bin/sh", "/bin/sleep"):

@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tritonfleet.cli import render
+from tritonfleet.cli import pulls, render
 from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.waiting import changed
 from tritonfleet.core.wire import FleetSnapshot, Replica, ReplicaState
@@ -147,6 +147,7 @@ class Progress:
         self._console = console(sys.stderr)
         self._live: Live | None = None
         self._before: dict[str, tuple[str, ReplicaState]] = {}
+        self._layers: pulls.Seen = {}
         self._began = monotonic()
         if (
             self._kind is ProgressKind.AUTO
@@ -168,6 +169,7 @@ class Progress:
 
     def update(self, snapshot: FleetSnapshot, waiting_for: str) -> None:
         news, gone, self._before = changed(self._before, snapshot)
+        layers, self._layers = pulls.news(self._layers, snapshot.pulls)
         if self._live is not None:
             self._live.update(frame(snapshot, waiting_for, monotonic() - self._began, self._console.width))
         elif self._kind is ProgressKind.JSON:
@@ -175,11 +177,17 @@ class Progress:
                 self._json(snapshot.at, replica.id, replica.state.value, replica.reason)
             for name in gone:
                 self._json(snapshot.at, name, "gone", "")
+            for image, layer in layers:
+                _note(
+                    {"at": round(snapshot.at, 3), "image": image, "layer": layer.id, "status": layer.status}
+                )
         elif self._kind is not ProgressKind.QUIET:
             for replica in news:
                 self._console.print(progress_line(replica, snapshot.at), soft_wrap=True)
             for name in gone:
                 self._console.print(Text(f"  {name}  gone"), soft_wrap=True)
+            for image, layer in layers:
+                self._console.print(Text(pulls.plain(image, layer)), soft_wrap=True)
 
     def _json(self, at: float, replica: str, state: str, reason: str) -> None:
         body = {"at": round(at, 3), "replica": replica, "state": state, "reason": reason}
@@ -197,6 +205,7 @@ def frame(snapshot: FleetSnapshot, waiting_for: str, elapsed_s: float, width: in
     title = Text().append(f"{snapshot.fleet} ", "bold").append(render.age(elapsed_s), "dim")
     title.append("  waiting for " + waiting_for if waiting_for else "  done")
     lines = [progress_line(replica, snapshot.at) for replica in snapshot.replicas]
+    lines += pulls.picture(snapshot.pulls)
     for line in (title, *lines):
         line.truncate(max(width - 1, 20), overflow="ellipsis")
     return Group(title, *lines)

@@ -18,6 +18,7 @@ from tritonfleet.controller.autoscaler import Autoscaler
 from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.controller.pulls import PullNotes
 from tritonfleet.controller.replay import counted, replay
 from tritonfleet.controller.router_workers import make_workers
 from tritonfleet.controller.saved import SavedFleet
@@ -68,6 +69,7 @@ class Fleet:
         # Routers that are not ours outlive `down`, and must not take a new fleet's table for one they know.
         first = int(self.started_at) if spec.router.external else 0
         self.feed = TableFeed(spec.name, spec.router.policy, remembered.revision or first)
+        self.pull_notes = PullNotes(self.journal)
         self.telemetry = Telemetry()
         self.traffic = Traffic()
         self.settings = Settings(paths.settings)
@@ -164,6 +166,7 @@ class Fleet:
                 self._act(action, now)
             if not any(action.kind in ("create", "forget") for action in actions):
                 break
+        self.pull_notes.look(self.driver.pulls())
         self.publish()
         self.save()
 

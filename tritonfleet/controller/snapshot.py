@@ -6,6 +6,7 @@ from time import time
 import tritonfleet
 from tritonfleet.config import pool_hash
 from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.pulls import waiting
 from tritonfleet.core.model import Replica, ReplicaState
 from tritonfleet.core.reconcile import BROKEN, COMING, LEAVING
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, ModelReading, PoolSnapshot, RouterInfo
@@ -13,7 +14,8 @@ from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, ModelReading, P
 
 def snapshot(fleet: Fleet) -> FleetSnapshot:
     now = time()
-    replicas = tuple(fleet.replicas())
+    pulls = fleet.driver.pulls()
+    replicas = tuple(waiting(replica, _image(fleet, replica), pulls) for replica in fleet.replicas())
     return FleetSnapshot(
         fleet=fleet.spec.name,
         at=now,
@@ -31,7 +33,13 @@ def snapshot(fleet: Fleet) -> FleetSnapshot:
         cold_starts_s={
             slot.id: slot.cold_start_s for slot in fleet.slots.values() if slot.cold_start_s is not None
         },
+        pulls=tuple(pull for pull in pulls if pull.ended_at is None),
     )
+
+
+def _image(fleet: Fleet, replica: Replica) -> str:
+    pool = fleet.spec.pools.get(replica.pool)
+    return pool.triton.image if pool is not None else ""
 
 
 def _pool(fleet: Fleet, name: str, replicas: tuple[Replica, ...]) -> PoolSnapshot:

@@ -29,6 +29,7 @@ Any refusal is a 4xx/5xx with a `Problem` body.
 
 from dataclasses import dataclass, field
 
+from tritonfleet.core.image_pull import ImagePull, Layer
 from tritonfleet.core.model import (
     DeviceKind,
     DeviceReading,
@@ -55,6 +56,8 @@ __all__ = [
     "Event",
     "ExitStatus",
     "FleetSnapshot",
+    "ImagePull",
+    "Layer",
     "ModelReading",
     "ModelStatus",
     "PoolSnapshot",
@@ -298,6 +301,7 @@ class FleetSnapshot:
     replicas: tuple[Replica, ...]
     readings: tuple[ModelReading, ...]
     cold_starts_s: dict[str, float] = field(default_factory=dict)  # replica id → its last launch-to-ready
+    pulls: tuple[ImagePull, ...] = ()  # images that are on their way to the Docker host
 
 
 # ---------------------------------------------------------------- router

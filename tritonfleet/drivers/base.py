@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus
 
 
@@ -120,6 +121,9 @@ class Driver(Protocol):
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         """Lines of a replica's log over all its generations, oldest first, without line ends. With
         ``follow``, goes on until cancelled, across rotation and restarts."""
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        """The last pull of each image that this driver had to pull; none where there are no images."""
 
     async def maintain(self) -> None:
         """Called about every ten seconds: rotate logs and the like. Must be cheap and never raise."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers import logs, ports
@@ -288,6 +289,9 @@ class DockerDriver:
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         return logs.read(self._log(replica), tail=tail, follow=follow)
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        return self._images.pulls()
 
     async def maintain(self) -> None:
         for path in self._logs.glob("*.log"):

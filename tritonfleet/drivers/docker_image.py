@@ -1,24 +1,28 @@
-"""Images: there already, or pulled once however many replicas wait for one, its progress told in lines."""
+"""Images: there already, or pulled once however many replicas wait for one, its progress told as it comes."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
-from typing import Any
+from dataclasses import replace
+from time import time
 
 from docker import errors, utils
 
+from tritonfleet.core.image_pull import ImagePull, after, summary
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_engine import Client, DockerEngine
 
 LOOK_S = 5.0  # how long a daemon may take to answer before it counts as none
-TELL_S = 2.0  # between two lines of progress
-_DONE = ("Pull complete", "Already exists")
+TELL_S = 2.0  # between two lines of progress in a log
 
 
 class ImageStore:
     def __init__(self, engine: DockerEngine) -> None:
         self._engine = engine
-        self._pulling: dict[str, asyncio.Lock] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._pulls: dict[str, ImagePull] = {}  # written by the thread that pulls, one at a time for an image
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        return tuple(self._pulls.copy().values())
 
     async def ensure(self, image: str, *, tell: Callable[[str], None]) -> None:
         """Return when the daemon has the image. Raises DriverError when it cannot be had."""
@@ -26,10 +30,31 @@ class ImageStore:
             raise DriverError(
                 "no image is named", remedy="set triton.image in the fleet file", transient=False
             )
-        async with self._pulling.setdefault(image, asyncio.Lock()):
+        async with self._locks.setdefault(image, asyncio.Lock()):
             if not await self._engine.call(f"cannot look for image {image}", lambda c: is_present(c, image)):
                 tell(f"pulling image {image}")
-                await self._engine.call(f"cannot pull image {image}", lambda c: pull(c, image, tell))
+                await self._engine.call(f"cannot pull image {image}", lambda c: self._pull(c, image, tell))
+
+    def _pull(self, client: Client, image: str, tell: Callable[[str], None]) -> None:
+        """Blocks. Raises DriverError."""
+        told_at = began_at = time()
+        found = ImagePull(image, began_at)
+
+        def take(now: ImagePull) -> None:
+            nonlocal told_at, found
+            found = self._pulls[image] = now
+            if time() - told_at >= TELL_S:
+                told_at = time()
+                tell(summary(now))
+
+        take(found)
+        try:
+            pull(client, found, take)
+        except BaseException as error:
+            self._pulls[image] = replace(found, ended_at=time(), error=str(error) or repr(error))
+            raise
+        self._pulls[image] = replace(found, ended_at=time())
+        tell(f"pulled image {image} in {time() - began_at:.0f} s: {summary(found)}")
 
 
 def can_have(images: Iterable[str], host: str, environ: Mapping[str, str]) -> bool:
@@ -61,35 +86,22 @@ def is_present(client: Client, image: str) -> bool:
     return True
 
 
-def pull(client: Client, image: str, tell: Callable[[str], None]) -> None:
-    """Blocks until it is pulled. Raises DriverError with the daemon's words when it cannot be."""
-    repository, tag = utils.parse_repository_tag(image)
-    layers: dict[str, dict[str, Any]] = {}
-    told_at = monotonic()
+def pull(client: Client, begun: ImagePull, take: Callable[[ImagePull], None]) -> None:
+    """Blocks until it is pulled; ``take`` is given every step. Raises DriverError with the daemon's words
+    when it cannot be."""
+    found = begun
+    repository, tag = utils.parse_repository_tag(found.image)
     try:
         steps = client.pull(repository, tag=tag or "latest", stream=True, decode=True)
     except errors.APIError as error:
-        raise unavailable(image, str(error.explanation or error)) from error
-    for step in steps:
-        if "error" in step:
-            raise unavailable(image, str(step["error"]))
-        if "id" in step and "status" in step:
-            layers[step["id"]] = step
-        if monotonic() - told_at >= TELL_S:
-            told_at = monotonic()
-            tell(progress(layers))
-
-
-def progress(layers: dict[str, dict[str, Any]]) -> str:
-    """``pulled 3 of 7 layers, 120 of 800 MB of those that are under way``."""
-    done = sum(step["status"] in _DONE for step in layers.values())
-    moving = [
-        step["progressDetail"] for step in layers.values() if step.get("progressDetail", {}).get("total")
-    ]
-    current = sum(detail.get("current", 0) for detail in moving) / 1e6
-    total = sum(detail["total"] for detail in moving) / 1e6
-    under_way = f", {current:.0f} of {total:.0f} MB of those that are under way" if moving else ""
-    return f"pulled {done} of {len(layers)} layers{under_way}"
+        raise unavailable(found.image, str(error.explanation or error)) from error
+    failure = ""
+    for step in steps:  # to its end, after an error too: else the connection is left open
+        failure = failure or str(step.get("error", ""))
+        found = after(found, step)
+        take(found)
+    if failure:
+        raise unavailable(found.image, failure)
 
 
 def unavailable(image: str, said: str) -> DriverError:

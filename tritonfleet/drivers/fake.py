@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
+from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -275,6 +276,9 @@ class FakeDriver:
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         return self.engine.read(self._fleet, replica, tail, follow)
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        return ()
 
     async def maintain(self) -> None:
         """Nothing grows."""

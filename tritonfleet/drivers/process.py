@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 
+from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus
 from tritonfleet.drivers import leftovers, logs, ports, spawn
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -200,6 +201,9 @@ class ProcessDriver:
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         return logs.read(self._log(replica), tail=tail, follow=follow)
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        return ()
 
     async def maintain(self) -> None:
         for path in self._logs.glob("*.log"):

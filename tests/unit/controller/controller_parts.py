@@ -11,6 +11,7 @@ from typing import Any
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, DeviceKind, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import ReplicaTelemetry, RouterTelemetry
@@ -110,6 +111,9 @@ class PaperDriver:
 
     async def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         yield f"log of {replica}"
+
+    def pulls(self) -> tuple[ImagePull, ...]:
+        return ()
 
     async def maintain(self) -> None:
         return

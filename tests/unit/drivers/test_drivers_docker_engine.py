@@ -18,7 +18,6 @@ from tritonfleet.drivers.docker_engine import (
     PortTakenError,
     explained,
 )
-from tritonfleet.drivers.docker_image import progress
 
 NOBODY = {"DOCKER_HOST": "unix:///nobody/listens/here.sock"}
 
@@ -106,13 +105,3 @@ def test_listed_devices_are_trusted_where_no_gpu_is_seen(monkeypatch: pytest.Mon
         ("GPU-1", DeviceKind.GPU),
         ("MIG-2", DeviceKind.MIG),
     ]
-
-
-def test_the_progress_of_a_pull() -> None:
-    layers = {
-        "a": {"status": "Pull complete"},
-        "b": {"status": "Already exists"},
-        "c": {"status": "Downloading", "progressDetail": {"current": 12e6, "total": 80e6}},
-        "d": {"status": "Waiting", "progressDetail": {}},
-    }
-    assert progress(layers) == "pulled 2 of 4 layers, 12 of 80 MB of those that are under way"
