@@ -8,6 +8,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ IMAGE = "tritonserver-that-sleeps"
 # It stands for a server: says something, runs, and exits when it is told to.
 SERVER = "#!/bin/sh\necho serving\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n"
 WAIT_S = 60.0
+DISK_BYTES = 64 << 20
 
 
 class OwnDaemon:
@@ -28,6 +31,10 @@ class OwnDaemon:
         self.folder = Path(tempfile.mkdtemp(prefix="tfd-"))  # short: sockets below have long names
         self.host = f"unix://{self.folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
+        data = self.folder / "data"
+        data.mkdir()
+        size = f"size={DISK_BYTES}"  # a disk of its own, which a test can fill
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", data], check=True)
 
     def start(self, *flags: str) -> None:
         with (self.folder / "dockerd.log").open("ab") as log:
@@ -56,6 +63,18 @@ class OwnDaemon:
             self._process.terminate()
             self._process.wait(WAIT_S)
             self._process = None
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Nothing can be written to the daemon's disk meanwhile."""
+        ballast = self.folder / "data" / "ballast"
+        try:
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):  # ENOSPC, at the end
+                while True:
+                    file.write(bytes(1 << 16))
+            yield
+        finally:
+            ballast.unlink()
 
     def make_image(self, name: str = IMAGE, *, server: str = SERVER) -> None:
         """An image of this host's shell, sleep, their libraries, and ``server`` as its tritonserver."""

@@ -143,6 +143,25 @@ async def test_what_the_host_or_the_image_lacks_is_said(
     await driver.remove(started)
 
 
+async def test_a_full_disk_is_said_and_harms_nothing_that_runs(
+    daemon: OwnDaemon, make: Make, spec: LaunchSpec
+) -> None:
+    driver = make()
+    running = await driver.start(spec)
+    second = replace(spec, replica="main-1", devices=cpu_slots(2)[1:])
+    with daemon.full_disk():
+        with pytest.raises(DriverError, match="no space left on the Docker host") as caught:
+            await driver.start(second)
+        assert "docker system prune" in caught.value.remedy
+        assert caught.value.transient  # somebody may make room at any time: it is tried again
+        assert await driver.list() == [running]
+    started = await driver.start(second)
+    assert {found.replica for found in await driver.list() if found.running} == {"main-0", "main-1"}
+    for instance in (running, started):
+        await driver.stop(instance, 0)
+        await driver.remove(instance)
+
+
 async def test_a_container_with_the_label_but_without_sense_is_told(
     daemon: OwnDaemon, make: Make, spec: LaunchSpec
 ) -> None:
