@@ -1,0 +1,78 @@
+"""compose/socket-proxy: a fleet by way of a real HAProxy, and what that does not let through."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker_daemon
+import pytest
+import requests
+from docker_fleets import DockerFleet
+
+from tritonfleet.drivers.docker_engine import DEFAULT_HOST, DockerEngine
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+
+SETTINGS = Path(__file__).parents[2] / "compose" / "socket-proxy" / "haproxy.cfg"
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    """Its address, as DOCKER_HOST has it."""
+    docker_daemon.require()
+    if shutil.which("haproxy") is None:
+        pytest.skip("there is no haproxy (Debian: apt-get install haproxy)")
+    with tempfile.TemporaryDirectory(prefix="tfp-") as folder:  # a socket's path must be short
+        socket = Path(folder) / "docker.sock"
+        daemon = (os.environ.get("DOCKER_HOST") or DEFAULT_HOST).removeprefix("unix://")
+        environ = {**os.environ, "PROXY_SOCKET": str(socket), "DOCKER_SOCKET": daemon}
+        with subprocess.Popen(["haproxy", "-f", SETTINGS], env=environ, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 20
+            while not socket.exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            try:
+                yield f"unix://{socket}"
+            finally:
+                process.kill()
+
+
+def test_a_fleet_needs_no_more_than_it_lets_through(
+    proxy: str, docker_fleet: Callable[..., DockerFleet]
+) -> None:
+    fleet = docker_fleet(replicas={"min": 1, "max": 2}, restart={"backoff": "100ms"})
+    fleet.environ["DOCKER_HOST"] = proxy
+    fleet.cli("up", "-d", "--wait")
+    docker_daemon.ask(lambda client: client.kill(f"{fleet.name}-main-0.1"))  # heard of by its events
+    fleet.until(lambda f: list(f.containers()) == ["main-0.2"], "a new container in place of the old one")
+    fleet.ready(1)
+    assert "Started GRPCInferenceService" in fleet.cli("logs", "main-0").stdout
+    fleet.cli("down", "-y")
+    assert fleet.containers() == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/containers/{}/exec"), ("GET", "/containers/{}/archive?path=/etc"), ("POST", "/build"),
+        ("POST", "/containers/{}/rename?name=x"), ("GET", "/volumes"), ("POST", "/networks/create"),
+        ("DELETE", "/images/{}"), ("GET", "/info"), ("POST", "/containers/../exec/{}/start"),
+        ("PUT", "/containers/{}/archive"), ("POST", "/images/{}/push"), ("GET", "/containers/{}/attach/ws"),
+    ],
+)  # fmt: skip
+def test_everything_else_is_forbidden(proxy: str, method: str, path: str) -> None:
+    engine = DockerEngine(proxy, {})
+    try:
+        client = engine.connect()
+        for prefix in ("", "/v1.41"):
+            url = client.base_url + prefix + path.format(docker_daemon.IMAGE)
+            answer = client.send(client.prepare_request(requests.Request(method, url)))
+            assert answer.status_code == 403, (method, path, answer.text)
+            answer.close()
+    finally:
+        engine.close()
