@@ -26,6 +26,12 @@ PLAIN_HEADERS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 class Connection(Sender):
     """Both halves of a connection: parses what arrives, and sends (see `Sender`)."""
 
+    __slots__ = (
+        "_block", "_block_ends", "_block_stream", "_continuations", "_data_ends", "_data_left",
+        "_data_stream", "_decoded", "_decoder", "_pending", "_preface_read", "_settings_read",
+        "last_peer_stream",
+    )  # fmt: skip
+
     def __init__(self, touched: list[Sender]) -> None:
         super().__init__(touched)
         self.last_peer_stream = CONNECTION

@@ -25,6 +25,12 @@ MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (
 class Sender:
     """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
 
+    __slots__ = (
+        "_abandoned", "_forgotten", "_is_touched", "blocked", "drained", "goaway_sent", "next_stream",
+        "out", "out_is_large", "peer_initial_window", "peer_max_frame", "peer_max_streams", "receive_room",
+        "send_room", "streams", "touched", "writable",
+    )  # fmt: skip
+
     is_client = False
     # Whether the sender's connection window is refilled on receipt instead of as bytes drain. True toward
     # replicas: their connections are shared by many clients, and a slow one must not stall the others.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tritonfleet.http2.fieldrules import trailers_fault
 from tritonfleet.http2.fields import Fields
 from tritonfleet.http2.frames import LARGEST_WINDOW, ErrorCode, ProtocolError, ping
+from tritonfleet.http2.specialised import with_own_code
 from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc, limits, peek
 from tritonfleet.router.call import Call, Leg
@@ -27,6 +28,7 @@ REFUSED_BODY_LIMIT = 64 << 10  # bytes of a request that is not gRPC, before it 
 OWN_BODY_LIMIT = 64 << 20  # bytes; a model load may carry the model's files
 
 
+@with_own_code
 class ClientConnection(SocketConnection):
     """What a client is connected to. We are the server."""
 

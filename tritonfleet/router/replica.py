@@ -11,6 +11,7 @@ from tritonfleet.core.cost import Pace
 from tritonfleet.core.wire import TableReplica
 from tritonfleet.http2.fields import Fields
 from tritonfleet.http2.frames import ErrorCode
+from tritonfleet.http2.specialised import with_own_code
 from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call, CallStats, Leg
@@ -27,6 +28,7 @@ LAST_RETRY_S = 1.0
 USER_TIMEOUT_MS = 20_000  # unacknowledged data this old: the replica's host is gone (TCP_USER_TIMEOUT)
 
 
+@with_own_code
 class ReplicaConnection(SocketConnection):
     """A connection to one replica, shared by the calls of many clients. We are the client."""
 

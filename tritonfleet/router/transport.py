@@ -31,9 +31,10 @@ class Touched(list[Sender]):
 class SocketConnection(Connection, asyncio.Protocol):
     """A `Connection` on an asyncio transport."""
 
-    transport: asyncio.Transport | None = None
+    __slots__ = ("_call_soon", "_outbox", "transport")
 
     def __init__(self, touched: Touched, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport: asyncio.Transport | None = None
         self._outbox = touched
         self._call_soon = loop.call_soon
         super().__init__(touched)
