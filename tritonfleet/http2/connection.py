@@ -10,7 +10,7 @@ frame is handed on as its bytes arrive.
 
 from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import Fields, FieldsDecoder
-from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError
+from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError, unpack_header
 from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Sender
 from tritonfleet.http2.stream import Buffer, Stream
 
@@ -104,12 +104,11 @@ class Connection(Sender):
             self._data_left -= at
             self._on_data_part(memoryview(data)[:at], self._data_left == 0)
         while size - at >= 9:
-            length = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2]
-            kind = data[at + 3]
+            high, low, kind, flags, stream_id = unpack_header(data, at)
+            length = (high << 8) | low
             start = at + 9
             end = start + length
             if kind == DATA:
-                flags = data[at + 4]
                 if length > MAX_FRAME or self._block is not None or flags & frames.PADDED:
                     if not self._on_unusual_data(data, start, end, flags):
                         break
@@ -120,7 +119,18 @@ class Connection(Sender):
                     raise ProtocolError(
                         ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window"
                     )
-                stream = self._data_target(data[at + 5 : start], length)
+                stream = self.streams.get(stream_id)
+                if stream is None or stream.receive_closed:
+                    self._on_late_data(stream_id, length)
+                    stream = None
+                else:  # `_data_target` without its call
+                    if self.credit_on_receipt:
+                        self.credit_connection(length)
+                    stream.receive_room -= length
+                    if stream.receive_room < 0:
+                        raise ProtocolError(
+                            ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window"
+                        )
                 if end > size:
                     self._data_left = end - size
                     self._data_stream = stream
@@ -143,13 +153,13 @@ class Connection(Sender):
             elif (
                 kind == HEADERS
                 and end <= size
-                and data[at + 4] & PLAIN_HEADERS == END_HEADERS
+                and flags & PLAIN_HEADERS == END_HEADERS
                 and self._block is None
                 and self._settings_read
                 and length <= MAX_HEADER_BLOCK
-                and data[at + 5] < 0x80
+                and stream_id[0] < 0x80
             ):  # the usual header block: `_on_frame` and `_on_headers_frame` without their calls
-                self._on_block(data[at + 5 : start], data[start:end], bool(data[at + 4] & 1))
+                self._on_block(stream_id, data[start:end], flags & 1 == 1)
             else:
                 if length > MAX_CONTROL_PAYLOAD:
                     raise ProtocolError(
@@ -157,7 +167,7 @@ class Connection(Sender):
                     )
                 if end > size:
                     break
-                self._on_frame(kind, data[at + 4], data[at + 5 : start], data[start:end])
+                self._on_frame(kind, flags, stream_id, data[start:end])
             at = end
         if at < size:
             self._pending = data[at:]
@@ -165,22 +175,25 @@ class Connection(Sender):
     def _data_target(self, stream_id: bytes, length: int) -> Stream | None:
         """The stream that DATA belongs to, its window charged; None if it is to be thrown away."""
         stream = self.streams.get(stream_id)
+        if stream is None or stream.receive_closed:
+            self._on_late_data(stream_id, length)
+            return None
         if self.credit_on_receipt:
             self.credit_connection(length)
-        if stream is not None and not stream.receive_closed:
-            stream.receive_room -= length
-            if stream.receive_room < 0:
-                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window")
-            return stream
+        stream.receive_room -= length
+        if stream.receive_room < 0:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+        return stream
+
+    def _on_late_data(self, stream_id: bytes, length: int) -> None:
+        """DATA of a stream that takes none: thrown away if it crossed a reset of ours, else an offence."""
         if self._is_idle(stream_id):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
-        if stream is not None:
+        if stream_id in self.streams:
             raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         if not self.is_client and not self.was_abandoned(stream_id):
             raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA on a stream that its sender has closed")
-        if not self.credit_on_receipt:  # of a stream that was reset: nobody else will give it back
-            self.credit_connection(length)
-        return None
+        self.credit_connection(length)  # nobody else will give it back
 
     def _on_data_part(self, part: memoryview, last: bool) -> None:
         stream = self._data_stream

@@ -5,6 +5,8 @@ from enum import IntEnum
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_LENGTH = 9
+# A frame's header in one go: length (in two parts), type, flags, stream identifier.
+unpack_header = struct.Struct(">HBBB4s").unpack_from
 
 # Plain ints, not an IntEnum: they are compared for every frame, and enum members compare slower.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -30,6 +32,18 @@ LARGEST_WINDOW = 0x7FFFFFFF  # RFC 9113, 6.9.1
 LARGEST_MAX_FRAME = 0xFFFFFF  # RFC 9113, 6.5.2
 
 CONNECTION = b"\0\0\0\0"  # the stream identifier that means the connection itself
+
+# The first five bytes (length, type, flags) of frames whose payload is shorter than SMALL_FRAME, ready-made.
+SMALL_FRAME = 1024  # bytes
+HEADERS_OPEN, HEADERS_LAST, DATA_OPEN, DATA_LAST = (
+    [length.to_bytes(3, "big") + bytes((kind, flags)) for length in range(SMALL_FRAME)]
+    for kind, flags in (
+        (HEADERS, END_HEADERS),
+        (HEADERS, END_HEADERS | END_STREAM),
+        (DATA, 0),
+        (DATA, END_STREAM),
+    )
+)
 
 
 class ErrorCode(IntEnum):

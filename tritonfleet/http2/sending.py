@@ -13,7 +13,14 @@ from collections import deque
 from collections.abc import Iterable
 
 from tritonfleet.http2 import frames
-from tritonfleet.http2.frames import CONNECTION
+from tritonfleet.http2.frames import (
+    CONNECTION,
+    DATA_LAST,
+    DATA_OPEN,
+    HEADERS_LAST,
+    HEADERS_OPEN,
+    SMALL_FRAME,
+)
 from tritonfleet.http2.stream import Buffer, Stream
 
 SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
@@ -26,9 +33,10 @@ class Sender:
     """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
 
     __slots__ = (
-        "_abandoned", "_forgotten", "_is_touched", "blocked", "drained", "goaway_sent", "next_stream",
-        "out", "out_is_large", "peer_initial_window", "peer_max_frame", "peer_max_streams", "receive_room",
-        "send_room", "streams", "touched", "writable",
+        "_abandoned", "_connection_step", "_forgotten", "_is_touched", "_stream_step", "blocked",
+        "drained", "goaway_sent", "next_stream", "out", "out_is_large", "peer_initial_window",
+        "peer_max_frame", "peer_max_streams", "receive_room", "send_room", "streams", "touched",
+        "writable",
     )  # fmt: skip
 
     is_client = False
@@ -54,6 +62,8 @@ class Sender:
         self.send_room = frames.DEFAULT_WINDOW
         self.receive_room = self.connection_window
         self.drained = 0
+        self._stream_step = self.stream_window >> 1  # bytes to be credited at a time
+        self._connection_step = self.connection_window >> 1
         self.goaway_sent = False
         self._abandoned: dict[bytes, None] = {}  # what we reset, oldest first
         self._forgotten = CONNECTION  # the highest that fell out of it
@@ -100,10 +110,13 @@ class Sender:
         if stream.queue is not None:
             stream.queue.append((None, block, end_stream))
             return
-        if len(block) <= frames.DEFAULT_MAX_FRAME:
-            self.send(
-                len(block).to_bytes(3, "big") + (b"\1\5" if end_stream else b"\1\4") + stream.id + block
-            )
+        size = len(block)
+        if size < SMALL_FRAME:
+            head = HEADERS_LAST[size] if end_stream else HEADERS_OPEN[size]
+            self.out.append(head + stream.id + block)
+            if not self._is_touched:  # `send` without its call
+                self._is_touched = True
+                self.touched.append(self)
         else:
             self.send(frames.headers(stream.id, block, end_stream, self.peer_max_frame))
         if end_stream:
@@ -125,7 +138,16 @@ class Sender:
         ):
             stream.send_room -= size
             self.send_room -= size
-            self._emit_data(stream, payload, size, end_stream)
+            if size < SMALL_FRAME:  # `_emit_data` and `send` without their calls
+                head = DATA_LAST[size] if end_stream else DATA_OPEN[size]
+                self.out.append(head + stream.id + payload)
+                if not self._is_touched:
+                    self._is_touched = True
+                    self.touched.append(self)
+                if end_stream:
+                    self._close_send(stream)
+            else:
+                self._emit_data(stream, payload, size, end_stream)
             return True
         if stream.queue is None:
             stream.queue = deque()
@@ -179,17 +201,19 @@ class Sender:
     def credit(self, stream: Stream, size: int) -> None:
         """``size`` bytes of DATA received on ``stream`` have left us: let its sender send as many more."""
         if not self.credit_on_receipt:
-            self.credit_connection(size)
+            self.drained += size  # `credit_connection` without its call
+            if self.drained >= self._connection_step:
+                self.credit_connection(0)
         if not stream.receive_closed:
             stream.drained += size
-            if stream.drained >= self.stream_window >> 1:
+            if stream.drained >= self._stream_step:
                 stream.receive_room += stream.drained
                 self.send(frames.window_update(stream.id, stream.drained))
                 stream.drained = 0
 
     def credit_connection(self, size: int) -> None:
         self.drained += size
-        if self.drained >= self.connection_window >> 1:
+        if self.drained >= self._connection_step:
             self.receive_room += self.drained
             self.send(frames.window_update(CONNECTION, self.drained))
             self.drained = 0

@@ -63,7 +63,7 @@ class Call(Stream):
     )
 
     def __init__(self, connection: Sender, stream_id: bytes, fields: Fields, info: RequestInfo) -> None:
-        super().__init__(connection, stream_id)
+        Stream.__init__(self, connection, stream_id)
         self.fields = fields
         self.info = info
         self.model: str | None = None
@@ -92,7 +92,7 @@ class Leg(Stream):
     __slots__ = ("cost_s", "credited", "finished", "replica", "size", "started", "stats")
 
     def __init__(self, connection: Sender, stream_id: bytes, replica: Replica, stats: CallStats) -> None:
-        super().__init__(connection, stream_id)
+        Stream.__init__(self, connection, stream_id)
         self.replica = replica
         self.stats = stats
         self.credited = 0

@@ -90,6 +90,8 @@ class ClientConnection(SocketConnection):
         self.streams[stream_id] = call
         dispatcher = self.dispatcher
         dispatcher.requests_total += 1
+        if info.plain and not end_stream and len(self.streams) <= self.max_streams:
+            return
         if info.timeout_s is not None:
             call.deadline = dispatcher.loop.time() + info.timeout_s
         if info.fault:

@@ -17,7 +17,7 @@ from tritonfleet.core.wire import RouterTable
 from tritonfleet.http2.sending import Sender
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call, Leg
-from tritonfleet.router.ends import Ends
+from tritonfleet.router.ends import REPLAY_BYTES, Ends
 from tritonfleet.router.grpc import Status
 from tritonfleet.router.peek import SequenceRef
 from tritonfleet.router.replica import Replica
@@ -135,11 +135,12 @@ class Dispatcher(Ends):
         if leg.replica.retired:
             leg.replica.close_if_idle()
             self._forget_idle()
-        elif leg.connection.peer_max_streams < 1 << 20 and self._waiting:
+        elif self._waiting and leg.connection.peer_max_streams < 1 << 20:
             self.room_changed()
         if self.work.queued and self.work.waiting_for(leg.stats.model):
             self.serve_queue(leg.stats.model)
-        leg.connection.close_if_refusing()  # type: ignore[attr-defined] # a Leg's is a ReplicaConnection
+        if leg.connection.refusing:  # type: ignore[attr-defined] # a Leg's is a ReplicaConnection
+            leg.connection.close_if_refusing()  # type: ignore[attr-defined] # see above
 
     def _connecting(self, model: str) -> bool:
         """Whether the first connection to a replica that could take it is only being made: then a call
@@ -235,11 +236,15 @@ class Dispatcher(Ends):
             return
         if call.tries > 1:
             leg.credited = call.held_bytes
-        last = len(held) - 1
-        for index, payload in enumerate(held):
-            if connection.send_data(leg, payload, call.receive_closed and index == last):
-                connection.on_drained(leg, len(payload))
-        if call.info.streaming or not self.may_keep(call):
+        if len(held) == 1 and call.tries == 1:  # the usual call: the loop below without what it need not do
+            if connection.send_data(leg, held[0], call.receive_closed):
+                call.connection.credit(call, call.held_bytes)
+        else:
+            last = len(held) - 1
+            for index, payload in enumerate(held):
+                if connection.send_data(leg, payload, call.receive_closed and index == last):
+                    connection.on_drained(leg, len(payload))
+        if call.info.streaming or (call.held_bytes > REPLAY_BYTES and not self.may_keep(call)):
             self.drop_replay(call)
 
     def _home_of(self, sequence: SequenceRef, model: str, candidates: list[Replica]) -> list[Replica]:

@@ -100,6 +100,7 @@ class RequestInfo:
         "is_own",
         "names_model",
         "path",
+        "plain",
         "refusal",
         "repeatable",
         "streaming",
@@ -121,6 +122,10 @@ class RequestInfo:
         self.refusal = self._refusal(fields)
         length = fields.get(b"content-length")
         self.content_length = int(length) if length and not self.fault else None
+        # The usual request: there is nothing to do about it before its body comes.
+        self.plain = (
+            not self.fault and self.refusal is None and self.timeout_s is None and self.content_length is None
+        )
 
     def _refusal(self, fields: Fields) -> bytes | None:
         """The header block that answers a request which is not gRPC, or None."""
@@ -204,7 +209,7 @@ def peek_model(data: Buffer) -> str | None:
     size = len(data)
     if size < 5:
         return None
-    if data[0] != 0 or (data[1] | data[2] | data[3] | data[4]) == 0:
+    if data[0] != 0 or not (data[4] or data[3] or data[2] or data[1]):
         return ""
     if size < 7:
         return None

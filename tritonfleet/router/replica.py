@@ -53,7 +53,11 @@ class ReplicaConnection(SocketConnection):
             return
         if not call.answered:
             call.answered = True
-            self.dispatcher.drop_replay(call)
+            if call.large:
+                self.dispatcher.drop_replay(call)
+            else:  # the same, without its call
+                call.replayable = False
+                call.held = None
         call.connection.send_headers(call, fields.block, end_stream)
         if end_stream:
             self.dispatcher.complete(call, leg, grpc.status_of(fields))
