@@ -33,8 +33,8 @@ class Sender:
     """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
 
     __slots__ = (
-        "_abandoned", "_connection_step", "_forgotten", "_is_touched", "_stream_step", "blocked",
-        "drained", "goaway_sent", "next_stream", "out", "out_is_large", "peer_initial_window",
+        "_abandoned", "_connection_step", "_forgotten", "_stream_step", "blocked", "drained",
+        "goaway_sent", "has_output", "next_stream", "out", "out_is_large", "peer_initial_window",
         "peer_max_frame", "peer_max_streams", "receive_room", "send_room", "streams", "touched",
         "writable",
     )  # fmt: skip
@@ -51,7 +51,7 @@ class Sender:
         self.touched = touched
         self.out: list[Buffer] = []
         self.out_is_large = False  # out holds views of large payloads: write it scattered, do not join
-        self._is_touched = False
+        self.has_output = False  # since the last take_output
         self.writable = True  # False while the transport holds too much: DATA waits in its streams
         self.streams: dict[bytes, Stream] = {}
         self.blocked: dict[Stream, None] = {}  # streams whose queue waits, in the order to serve them
@@ -74,13 +74,13 @@ class Sender:
 
     def send(self, part: bytes) -> None:
         self.out.append(part)
-        if not self._is_touched:
-            self._is_touched = True
+        if not self.has_output:
+            self.has_output = True
             self.touched.append(self)
 
     def take_output(self) -> list[Buffer]:
         out, self.out = self.out, []
-        self._is_touched = False
+        self.has_output = False
         return out
 
     def _greet(self) -> None:
@@ -114,8 +114,8 @@ class Sender:
         if size < SMALL_FRAME:
             head = HEADERS_LAST[size] if end_stream else HEADERS_OPEN[size]
             self.out.append(head + stream.id + block)
-            if not self._is_touched:  # `send` without its call
-                self._is_touched = True
+            if not self.has_output:  # `send` without its call
+                self.has_output = True
                 self.touched.append(self)
         else:
             self.send(frames.headers(stream.id, block, end_stream, self.peer_max_frame))
@@ -141,8 +141,8 @@ class Sender:
             if size < SMALL_FRAME:  # `_emit_data` and `send` without their calls
                 head = DATA_LAST[size] if end_stream else DATA_OPEN[size]
                 self.out.append(head + stream.id + payload)
-                if not self._is_touched:
-                    self._is_touched = True
+                if not self.has_output:
+                    self.has_output = True
                     self.touched.append(self)
                 if end_stream:
                     self._close_send(stream)

