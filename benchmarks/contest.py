@@ -11,13 +11,13 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import load
 import numpy as np
@@ -29,6 +29,7 @@ from replicas import replicas, wait_ready
 
 WARM_UP = 0.1  # of the requests, sent before each measurement
 REFERENCE = "envoy"
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Contest:
         self.peers = peers
         self.addresses: dict[str, str] = {}
         self.upstreams: list[str] = []
-        self._pids: dict[str, int] = {}
+        self.pids: dict[str, int] = {}  # of each proxy's first process
         self._replica_count, self._models = replica_count, models
         self._stack = ExitStack()
 
@@ -108,7 +109,7 @@ class Contest:
             self.upstreams = stack.enter_context(replicas(self._replica_count, self._models, self.folder))
             for peer in self.peers:
                 address, pid = stack.enter_context(proxy(peer, self.folder, self.upstreams))
-                self.addresses[peer.name], self._pids[peer.name] = address, pid
+                self.addresses[peer.name], self.pids[peer.name] = address, pid
             self._stack = stack.pop_all()
         return self
 
@@ -120,13 +121,21 @@ class Contest:
 
         Raises RuntimeError if a proxy fails a single request.
         """
-        samples: dict[str, list[Sample]] = {name: [] for name in ["direct", *self.addresses]}
-        names = list(samples)
+        return self.in_turns(lambda name, _address: self._measure(name, work), repeats)
+
+    def in_turns(
+        self, measure: Callable[[str, str], S], repeats: int, what: str = "repeat"
+    ) -> dict[str, list[S]]:
+        """What ``measure`` of a target's name and address returns, ``repeats`` times for every target,
+        "direct" (a replica without any proxy) included."""
+        addresses = {"direct": self.upstreams[0], **self.addresses}
+        samples: dict[str, list[S]] = {name: [] for name in addresses}
+        names = list(addresses)
         for repeat in range(repeats):
             shift = repeat % len(names)
             for name in names[shift:] + names[:shift]:
-                print(f"repeat {repeat + 1}/{repeats}: {name}", file=sys.stderr)
-                samples[name].append(self._measure(name, work))
+                print(f"{what} {repeat + 1}/{repeats}: {name}", file=sys.stderr)
+                samples[name].append(measure(name, addresses[name]))
         return samples
 
     def _measure(self, name: str, work: Load) -> Sample:
@@ -134,7 +143,7 @@ class Contest:
             return Sample(0.0, self._send(self.upstreams[0], work).requests_per_s, 0.0)
         warm_up = max(work.connections, int(work.requests * WARM_UP))
         self._send(self.addresses[name], replace(work, requests=warm_up))
-        pids = family(self._pids[name])
+        pids = family(self.pids[name])
         before = cpu_s(pids)
         outcome = self._send(self.addresses[name], work)
         used = cpu_s(pids) - before

@@ -1,0 +1,167 @@
+"""Does the router grow? One worker under mixed load in front of real Triton servers; its memory and open
+files are read all the time.
+
+At once: unary calls of 16 B to 200 kB, streams that answer a few messages and are closed or cancelled,
+clients that connect for one call, calls whose deadline is too short. Every answer is checked.
+
+    python benchmarks/soak.py [--seconds 600] [--allow-kb 2048]
+
+Exit status 1 if the median of resident memory over the last fifth of the time exceeds that of the second
+fifth by more than ``--allow-kb``, if more files are open at the end, with all clients gone, than before the
+first, or if a call failed that should not have.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import grpc
+import load
+from contest import Contest
+from peers import Tritonfleet
+from processes import family, rss_bytes
+from tritonclient.grpc import service_pb2 as pb
+
+INFER, STREAM = f"/{load.SERVICE}/ModelInfer", f"/{load.SERVICE}/ModelStreamInfer"
+SIZES = (16, 1000, 20_000, 200_000)
+EXPECTED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+SAMPLE_S = 1.0
+TABLE_ROWS = 10
+
+
+@dataclass
+class Record:
+    """What was seen: (seconds, resident kB, open files) and how calls ended."""
+
+    samples: list[tuple[float, float, int]] = field(default_factory=list)
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def growth_kb(self) -> float:
+        fifth = max(1, len(self.samples) // 5)
+        early, late = self.samples[fifth : 2 * fifth], self.samples[-fifth:]
+        return median(kb for _, kb, _ in late) - median(kb for _, kb, _ in early)
+
+    def table(self) -> str:
+        step = max(1, len(self.samples) // TABLE_ROWS)
+        rows = [f"{at:7.0f} {kb:10.0f} {files:6}" for at, kb, files in self.samples[::step]]
+        return "\n".join([f"{'seconds':>7} {'RSS kB':>10} {'files':>6}", *rows])
+
+
+def look(pid: int) -> tuple[float, int]:
+    """Resident kB and open files."""
+    return rss_bytes(family(pid)) / 1000, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+class Clients:
+    """The kinds of load, each a coroutine that does one thing once."""
+
+    def __init__(self, address: str, record: Record) -> None:
+        self._address, self._record = address, record
+        self._channel = grpc.aio.insecure_channel(address)
+        self._random = random.Random(1)
+
+    async def unary(self) -> None:
+        size = self._random.choice(SIZES)
+        await self._ask(self._channel, size, timeout=30)
+
+    async def too_short(self) -> None:
+        await self._ask(self._channel, 1000, timeout=0.0008)
+
+    async def newcomer(self) -> None:
+        async with grpc.aio.insecure_channel(
+            self._address, options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as own:
+            await self._ask(own, 16, timeout=30)
+
+    async def stream(self) -> None:
+        call = self._channel.stream_stream(STREAM)()
+        for _ in range(self._random.randint(1, 5)):
+            await call.write(load.echo(16)[5:])
+            answer = pb.ModelStreamInferResponse.FromString(await call.read())
+            self._check(answer.infer_response, 16)
+        if self._random.random() < 0.5:
+            call.cancel()
+            self._record.ends["stream cancelled"] += 1
+            return
+        await call.done_writing()
+        self._record.ends[f"stream {(await call.code()).name}"] += 1
+
+    async def _ask(self, channel: grpc.aio.Channel, size: int, timeout: float) -> None:
+        answer = await channel.unary_unary(INFER)(load.echo(size)[5:], timeout=timeout)
+        self._check(pb.ModelInferResponse.FromString(answer), size)
+        self._record.ends["OK"] += 1
+
+    def _check(self, answer: pb.ModelInferResponse, size: int) -> None:
+        if len(answer.raw_output_contents[0]) != size:
+            self._record.wrong.append(f"{size} bytes asked, {len(answer.raw_output_contents[0])} given")
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def again(once: Callable[[], Awaitable[None]], record: Record, until: float, short: bool) -> None:
+    """``once`` again and again; ``short``: its calls are meant to run out of time."""
+    while time.monotonic() < until:
+        try:
+            await once()
+        except grpc.aio.AioRpcError as error:
+            record.ends[error.code().name] += 1
+            if not (short and error.code() in EXPECTED):
+                record.wrong.append(f"{error.code().name}: {error.details()}")
+            await asyncio.sleep(0.01)
+
+
+async def soak(address: str, pid: int, seconds: float) -> Record:
+    record = Record()
+    _, files_before = look(pid)
+    began = time.monotonic()
+    clients = Clients(address, record)
+    kinds = [clients.unary] * 4 + [clients.stream] * 2 + [clients.newcomer] + [clients.too_short]
+    async with asyncio.TaskGroup() as tasks:
+        for once in kinds:
+            short = once == clients.too_short
+            tasks.create_task(again(once, record, began + seconds, short))
+        while (at := time.monotonic() - began) < seconds:
+            record.samples.append((at, *look(pid)))
+            await asyncio.sleep(min(SAMPLE_S, seconds / 20))
+    await clients.close()
+    for _ in range(100):
+        if look(pid)[1] <= files_before:
+            return record
+        await asyncio.sleep(0.1)
+    record.wrong.append(f"{look(pid)[1]} files open with all clients gone, {files_before} before the first")
+    return record
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=600, help="of load (%(default)g)")
+    parser.add_argument(
+        "--allow-kb", type=float, default=2048, help="growth that is no failure (%(default)g)"
+    )
+    parser.add_argument("--replicas", type=int, default=2, help="Triton servers (%(default)s)")
+    chosen = parser.parse_args()
+    peer = Tritonfleet()
+    with Contest([peer], chosen.replicas, ["echo"]) as contest:
+        record = asyncio.run(soak(contest.addresses[peer.name], contest.pids[peer.name], chosen.seconds))
+    print(record.table())
+    print("ends:", ", ".join(f"{count} {name}" for name, count in record.ends.most_common()))
+    growth = record.growth_kb()
+    print(f"growth from the second fifth to the last: {growth:+.0f} kB (allowed: {chosen.allow_kb:g})")
+    for words in dict.fromkeys(record.wrong):
+        print("WRONG:", words, file=sys.stderr)
+    return 1 if record.wrong or growth > chosen.allow_kb else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
