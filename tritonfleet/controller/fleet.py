@@ -16,6 +16,7 @@ from tritonfleet.config import FleetSpec, PoolSpec, pool_hash
 from tritonfleet.controller import saved
 from tritonfleet.controller.autoscaler import Autoscaler
 from tritonfleet.controller.devices import DeviceDesk
+from tritonfleet.controller.hints import Hints
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.pulls import PullNotes
@@ -27,7 +28,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import FleetStatistics, reading_of
 from tritonfleet.controller.table import TableFeed
 from tritonfleet.controller.telemetry import Telemetry
-from tritonfleet.controller.traffic import Traffic
+from tritonfleet.controller.traffic import Traffic, replica_of
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.lifecycle import HealthPolicy, Probe, while_loading, while_serving
 from tritonfleet.core.model import Device, ExitStatus, Replica, ReplicaState
@@ -72,6 +73,7 @@ class Fleet:
         self.pull_notes = PullNotes(self.journal)
         self.telemetry = Telemetry()
         self.traffic = Traffic()
+        self.hints = Hints()
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
         self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
@@ -171,10 +173,10 @@ class Fleet:
         self.save()
 
     def publish(self) -> None:
-        if (
-            self.feed.update_from(self.slots.values(), self.spec, self.autoscaler.asleep())
-            and self.feed.is_open
-        ):
+        slots = self.slots.values()
+        serving = {slot.instance.instance for slot in slots if slot.state.serving and slot.instance}
+        hints = self.hints.for_table(self.settings.entries, serving)
+        if self.feed.update_from(slots, self.spec, self.autoscaler.asleep(), hints) and self.feed.is_open:
             self.save()  # before any worker hears of it: a revision is never used for two tables
 
     def save(self) -> None:
@@ -191,6 +193,7 @@ class Fleet:
         alive = [slot.instance.instance for slot in self.slots.values() if slot.instance]
         self.statistics.settle(alive, time())
         self.traffic.settle(alive)
+        self.hints.settle(alive)
 
     def is_drained(self, slot: Slot, now: float) -> bool:
         if slot.state is not ReplicaState.DRAINING or slot.instance is None:
@@ -296,6 +299,10 @@ class Fleet:
     def _counted(self, instance: str, answer: tuple[ModelCounters, ...]) -> None:
         self.statistics.ledger.take(instance, reading_of(answer), complete=True)
         self.traffic.count(instance, answer)
+        slot = self.slots.get(replica_of(instance))
+        if slot is not None:
+            told = [report for one in self.workers.running if (report := self.telemetry.of(one)) is not None]
+            self.hints.count(instance, slot.pool, answer, told, slot.instances, time())
 
     async def _await_exit(self, slot: Slot, instance: Instance) -> None:
         status = await self.driver.wait(instance)

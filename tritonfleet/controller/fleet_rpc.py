@@ -251,6 +251,11 @@ class FleetRpc:
                 fleet.observe(slot, probe)
 
         await asyncio.gather(*(look(*target) for target in self._serving() if self._in(target, pools)))
+        await self._tell_routers()
+
+    async def _tell_routers(self) -> None:
+        """Publish the table, and wait until the routers route by it."""
+        fleet = self._fleet
         fleet.publish()
         revision, deadline = fleet.feed.revision, time() + TABLE_S
 
@@ -265,8 +270,9 @@ class FleetRpc:
         async with self._locks["system_shm"]:
             answers, accepted = await self._broadcast(request)
             if accepted:
-                setting = Setting("system_shm", name, request.path, request.message)
+                setting = Setting("system_shm", name, request.path, request.message, accepted=tuple(accepted))
                 self._note(setting, f"shared-memory region {name!r} registered", answers)
+                await self._tell_routers()
         return of_all(answers)
 
     async def _unregister_system(self, request: RpcRequest) -> Answer:
@@ -281,6 +287,7 @@ class FleetRpc:
             if accepted:
                 setting = Setting("cuda_shm", name, request.path, request.message, accepted=tuple(accepted))
                 self._note(setting, f"CUDA region {name!r} registered", answers)
+                await self._tell_routers()
         return of_any(answers)
 
     async def _unregister_cuda(self, request: RpcRequest) -> Answer:

@@ -8,7 +8,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.answers import status_name
 from tritonfleet.core.model import ReplicaState
-from tritonfleet.core.settings import Setting
+from tritonfleet.core.settings import SHM, Setting
 
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet
@@ -49,6 +49,8 @@ async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Set
     for setting in left:
         answer = await watch.client.call(setting.path, setting.message, timeout, {})
         if answer.status in (0, ALREADY_EXISTS):
+            if setting.kind in SHM and not setting.ending:
+                fleet.settings.accepted(setting, watch.instance, fleet.watches)
             continue
         problem = f"{setting}: {status_name(answer.status)}: {answer.text}"
         if not setting.optional:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,10 @@ class Settings:
         noted = replace(setting, revision=self.revision)
         self._replace_all(settings.put(self._entries, noted))
         return noted
+
+    def accepted(self, setting: Setting, instance: str, alive: Collection[str]) -> None:
+        """A replica that came later has taken it."""
+        self._replace_all(settings.accepted_by(self._entries, setting.revision, instance, alive))
 
     def forget_endings(self) -> None:
         """No replica is being brought up to date: endings have nothing more to end."""

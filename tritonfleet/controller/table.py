@@ -6,10 +6,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from tritonfleet.config import FleetSpec
+from tritonfleet.controller.hints import TableHints
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
 
+NO_HINTS = TableHints()
 KEEPALIVE_S = 5.0  # a worker takes 15 s of silence for a dead controller
 
 
@@ -23,9 +25,11 @@ def limits(slot: Slot, max_inflight: str | int) -> dict[str, int]:
 
 
 def rows(
-    slots: Iterable[Slot], max_inflight: Mapping[str, str | int] = MappingProxyType({})
+    slots: Iterable[Slot],
+    max_inflight: Mapping[str, str | int] = MappingProxyType({}),
+    paces: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[TableReplica, ...]:
-    """Ready and draining replicas, by id; ``max_inflight`` by pool."""
+    """Ready and draining replicas, by id; ``max_inflight`` by pool, ``paces`` by instance."""
     return tuple(
         TableReplica(
             slot.id,
@@ -36,6 +40,8 @@ def rows(
             slot.state is ReplicaState.DRAINING,
             tuple(model.name for model in slot.models if model.ready),
             limits(slot, max_inflight.get(slot.pool, "auto")),
+            {model.name: model.versions for model in slot.models if model.ready},
+            paces.get(slot.instance.instance, 1.0),
         )
         for slot in sorted(slots, key=lambda slot: slot.id)
         if slot.state.serving and slot.instance is not None
@@ -63,9 +69,7 @@ class TableFeed:
     def open(self) -> None:
         if not self._opened:
             self._opened = True
-            self._table = self._next(
-                self._table.policy, self._table.replicas, self._table.settings, self._table.asleep
-            )
+            self._table = replace(self._table, revision=self.revision + 1)
             self._wake()
 
     @property
@@ -73,13 +77,17 @@ class TableFeed:
         return self._table.asleep
 
     def update_from(
-        self, slots: Iterable[Slot], spec: FleetSpec, asleep: Mapping[str, float] = MappingProxyType({})
+        self,
+        slots: Iterable[Slot],
+        spec: FleetSpec,
+        asleep: Mapping[str, float] = MappingProxyType({}),
+        hints: TableHints = NO_HINTS,
     ) -> bool:
         """Take over the slots' state and the fleet file's settings; True if the table changed."""
         queue = spec.router.queue
         settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
         limit = {name: pool.max_inflight for name, pool in spec.pools.items()}
-        return self.update(slots, spec.router.policy, settings, limit, asleep)
+        return self.update(slots, spec.router.policy, settings, limit, asleep, hints)
 
     def update(
         self,
@@ -88,24 +96,24 @@ class TableFeed:
         settings: RouterSettings = RouterSettings(),  # noqa: B008 # frozen
         max_inflight: Mapping[str, str | int] = MappingProxyType({}),
         asleep: Mapping[str, float] = MappingProxyType({}),
+        hints: TableHints = NO_HINTS,
     ) -> bool:
         """Take over what is given; True if the table changed, and so has a new revision."""
-        changed = self._next(policy, rows(slots, max_inflight), settings, asleep)
-        if replace(changed, revision=self._table.revision) == self._table:
+        changed = RouterTable(
+            self._table.fleet,
+            self.revision,
+            policy,
+            rows(slots, max_inflight, hints.paces),
+            settings,
+            dict(asleep),
+            dict(hints.regions),
+            dict(hints.priors),
+        )
+        if changed == self._table:
             return False
-        self._table = changed
+        self._table = replace(changed, revision=self.revision + 1)
         self._wake()
         return True
-
-    def _next(
-        self,
-        policy: str,
-        replicas: tuple[TableReplica, ...],
-        settings: RouterSettings,
-        asleep: Mapping[str, float],
-    ) -> RouterTable:
-        revision = self._table.revision + 1
-        return RouterTable(self._table.fleet, revision, policy, replicas, settings, dict(asleep))
 
     async def follow(self) -> AsyncIterator[RouterTable]:
         """The table now, at every change, and every few seconds as a sign of life."""

@@ -11,6 +11,7 @@ BAD_STATUSES = frozenset((2, 13))  # UNKNOWN, INTERNAL
 FAILURES = 5  # in a row (Envoy's consecutive_5xx)
 BASE_S, LONGEST_S = 30.0, 300.0  # Envoy's base_ejection_time and its maximum
 LARGEST_SHARE = 0.5  # of the replicas; Envoy's 10 % is made for large clusters
+PANIC_SHARE = 0.5  # of the replicas; Envoy's healthy_panic_threshold
 OLDEST_S, OLDEST_FACTOR = 30.0, 10.0  # a call older than both of 30 s and 10 × p99 means a hang
 
 
@@ -42,6 +43,12 @@ def for_age(
         duration,
         f"a call is in flight for {oldest_s:.0f} s (limit {limit:.0f} s): not chosen for {duration:g} s",
     )
+
+
+def in_panic(healthy: int, available: int, expected: int) -> bool:
+    """Whether to use the ejected ones, too: of the ``expected`` replicas fewer than half are ``healthy``,
+    which would be flooded, and more are ``available``: connected, ejected or not."""
+    return healthy < available and healthy < expected * PANIC_SHARE
 
 
 def _may_eject(ejected: int, replicas: int) -> bool:

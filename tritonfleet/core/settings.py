@@ -10,7 +10,8 @@ Kinds: ``model`` (subject: its name), ``system_shm`` and ``cuda_shm`` (the regio
 them), ``trace`` (the model's name, or "" for the global settings), ``log`` ("").
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["model", "system_shm", "cuda_shm", "trace", "log"]
@@ -20,7 +21,7 @@ SHM: tuple[Kind, ...] = ("system_shm", "cuda_shm")
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One last word. ``message`` is the request as protobuf bytes, to be sent to ``path`` again. ``pools``:
-    the pools it was sent to, () for all. ``accepted``: the instances that took it, where not all need to."""
+    the pools it was sent to, () for all. ``accepted``: of a region, the instances that took it."""
 
     kind: Kind
     subject: str
@@ -74,3 +75,26 @@ def left_for(settings: tuple[Setting, ...], pool: str, seen: int) -> tuple[Setti
     if seen == 0:
         left = list(without_endings(tuple(left)))
     return tuple(sorted(left, key=lambda s: (s.kind != "model", s.revision)))
+
+
+def accepted_by(
+    settings: tuple[Setting, ...], revision: int, instance: str, alive: Collection[str]
+) -> tuple[Setting, ...]:
+    """``instance`` has taken the setting of this revision, too. Those no longer ``alive`` are forgotten."""
+    return tuple(
+        replace(old, accepted=(*(one for one in old.accepted if one in alive and one != instance), instance))
+        if old.revision == revision
+        else old
+        for old in settings
+    )
+
+
+def partial_regions(settings: tuple[Setting, ...], serving: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The registered regions that some of the ``serving`` instances lack → those that have them. One that
+    nobody has is left out: then Triton's own error is the right answer, wherever a request goes."""
+    found = {}
+    for setting in settings:
+        holders = tuple(instance for instance in setting.accepted if instance in serving)
+        if setting.kind in SHM and not setting.ending and 0 < len(holders) < len(serving):
+            found[setting.subject] = holders
+    return found

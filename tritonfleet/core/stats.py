@@ -1,5 +1,6 @@
 """Two cumulative Triton readings → rates and means, with reset detection."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -25,6 +26,13 @@ class ModelCounters:
     compute_output_ns: int
     last_inference_ms: int
     counters: dict[str, int] = field(default_factory=dict, repr=False)  # all of them, flat (`core.ledger`)
+
+
+def busy_ns(counters: Mapping[str, int]) -> int:
+    """Of flat counters: the time that executions took, each counted once however many requests it served."""
+    return sum(
+        value for name, value in counters.items() if name.startswith("batch_stats/") and name.endswith("/ns")
+    )
 
 
 @dataclass(frozen=True, slots=True)

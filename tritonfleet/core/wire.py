@@ -319,6 +319,12 @@ class TableReplica:
     draining: bool
     models: tuple[str, ...]  # names of the models ready there
     slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold; absent: any
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by model: those ready; absent: any
+    pace: float = 1.0  # seconds it takes for each that a peer takes, by Triton's statistics; ≥ 1
+
+    def has_version(self, model: str, version: str) -> bool:
+        known = self.versions.get(model)
+        return known is None or version in known
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +347,9 @@ class RouterTable:
     replicas: tuple[TableReplica, ...]
     settings: RouterSettings = RouterSettings()
     asleep: dict[str, float] = field(default_factory=dict)  # by model without a replica: s to wake one
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Shared-memory regions that some of the replicas lack → the instances that have them."""
+    priors: dict[str, float] = field(default_factory=dict)  # by model: mean s a request takes of a replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +366,8 @@ class ReplicaTelemetry:
     sequences: int = 0  # open ones, whose state lives there
     ejected: bool = False  # answers badly, or not at all: not chosen for a while
     ejections: int = 0  # how often that happened
+    pace: float = 1.0  # how many seconds it is taken to need for each expected one
+    slow_starts: int = 0  # how often it was given less for its first seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +385,8 @@ class CallTelemetry:
     codes: dict[str, int]
     latency: dict[str, int]
     latency_sum_s: float
+    served: int = 0  # unary inferences that succeeded
+    expected_s: float = 0.0  # what those were expected to take of the replica, in all (`core.cost`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +408,9 @@ class RouterTelemetry:
     calls: tuple[CallTelemetry, ...]
     waiting: int = 0  # calls that no replica has room for yet
     waiting_by_model: dict[str, int] = field(default_factory=dict)  # those of them in a model's queue
+    refused_by_status: dict[str, int] = field(default_factory=dict)  # of refused_total, by gRPC status
+    retries_denied_total: int = 0  # calls that were not sent again for want of budget
+    panics_total: int = 0  # times that ejected replicas were used since too few others were left
 
 
 @dataclass(frozen=True, slots=True)

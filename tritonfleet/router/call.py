@@ -18,6 +18,7 @@ from tritonfleet.http2.stream import Buffer, Stream
 if TYPE_CHECKING:
     from tritonfleet.core.queue import Waiting
     from tritonfleet.router.grpc import RequestInfo
+    from tritonfleet.router.needs import Needs
     from tritonfleet.router.peek import SequenceRef, StreamScanner
     from tritonfleet.router.replica import Replica
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class CallStats:
     """Cumulative counters for one (instance, model)."""
 
-    __slots__ = ("attribution", "codes", "in_flight", "latency", "model", "slots")
+    __slots__ = ("attribution", "codes", "expected_s", "in_flight", "latency", "model", "served", "slots")
 
     def __init__(self, model: str = "", slots: int = 0) -> None:
         self.model = model
@@ -33,6 +34,8 @@ class CallStats:
         self.attribution = Attribution()
         self.in_flight = 0
         self.codes: dict[int, int] = {}
+        self.served = 0  # unary inferences that succeeded
+        self.expected_s = 0.0  # what those were expected to take, in all
         self.latency = Histogram()
 
 
@@ -52,6 +55,7 @@ class Call(Stream):
         "info",
         "large",
         "model",
+        "needs",
         "queued_at",
         "received",
         "refused_by",
@@ -67,6 +71,7 @@ class Call(Stream):
         self.fields = fields
         self.info = info
         self.model: str | None = None
+        self.needs: Needs | None = None  # a version, or regions: not every replica of the model has them
         self.held: list[Buffer] | None = []
         self.held_bytes = 0
         self.replayable = True

@@ -13,6 +13,7 @@ from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc, limits, peek
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.limits import TokenBucket
+from tritonfleet.router.needs import Needs
 from tritonfleet.router.transport import SocketConnection, flush_all
 
 if TYPE_CHECKING:
@@ -150,6 +151,11 @@ class ClientConnection(SocketConnection):
                 legible = peek.plain(head)
                 model = grpc.peek_model(legible) or ""
             call.model = model
+            version = peek.peek_version(legible)
+            known = self.dispatcher.regions
+            regions = peek.peek_regions(legible, known) if known and call.info.infers else ()
+            if version or regions:
+                call.needs = Needs(model, version, regions)
             if call.info.infers:
                 call.sequence = peek.peek_sequence(legible, model)
                 if call.info.streaming:

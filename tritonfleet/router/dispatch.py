@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tritonfleet.core.balance import POLICIES, Policy, late_bind
-from tritonfleet.core.wire import RouterTable
+from tritonfleet.core.ejection import in_panic
+from tritonfleet.core.wire import RouterTable, TableReplica
 from tritonfleet.http2.sending import Sender
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.ends import REPLAY_BYTES, Ends
 from tritonfleet.router.grpc import Status
+from tritonfleet.router.needs import Needs, Regions, holders_of
 from tritonfleet.router.peek import SequenceRef
 from tritonfleet.router.replica import Replica
 from tritonfleet.router.sequences import pointed_at
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SETTLED_S = 10.0  # in the table for longer than a slow start takes
 MAX_WAITING = 1024  # calls that wait for a connection with room
 
 
@@ -57,7 +60,9 @@ class Dispatcher(Ends):
         self.workers = workers  # that share the address: what one pins the others must find
         self._connections = connections_per_replica
         self._waiting: deque[Call] = deque()
-        self._candidates: dict[str, list[Replica]] = {}  # by model; emptied whenever anything changes
+        self.regions: Regions = {}
+        self._panicking: set[str] = set()  # models
+        self._candidates: dict[str | Needs, list[Replica]] = {}  # emptied whenever anything changes
 
     @property
     def waiting_count(self) -> int:
@@ -72,6 +77,8 @@ class Dispatcher(Ends):
         self.retry = table.settings.retry
         self.work.configure(table.settings)
         self.work.sleep(table.asleep, self.loop.time())
+        self.work.take_priors(table.priors)
+        self.regions = holders_of(table.regions)
         rows = {row.instance: row for row in table.replicas}
         for instance in [instance for instance in self.replicas if instance not in rows]:
             replica = self.replicas.pop(instance)
@@ -81,13 +88,21 @@ class Dispatcher(Ends):
         for instance, row in rows.items():
             known = self.replicas.get(instance)
             if known is None:
-                self.replicas[instance] = Replica(self, row, self._connections)
+                self.replicas[instance] = self._newcomer(row)
             else:
                 known.update(row)
         self._forget_idle()
         self.table = table
         self.room_changed()
         flush_all(self.touched)
+
+    def _newcomer(self, row: TableReplica) -> Replica:
+        """One that comes to peers which are at work starts slowly; a fleet's first ones all begin alike."""
+        now = self.loop.time()
+        replica = Replica(self, row, self._connections)
+        if any(peer.row.pool == row.pool and now - peer.since > SETTLED_S for peer in self.replicas.values()):
+            replica.start_slow()
+        return replica
 
     def _forget_idle(self) -> None:
         for instance, replica in list(self.retired.items()):
@@ -110,25 +125,34 @@ class Dispatcher(Ends):
         """Who may take a call has changed."""
         self._candidates.clear()
 
-    def candidates(self, model: str) -> list[Replica]:
-        """Replicas that may take a request for ``model``. A model no replica is known to serve may go to
-        any: Triton's own answer is the right one."""
-        found = self._candidates.get(model)
+    def candidates(self, model: str, needs: Needs | None = None) -> list[Replica]:
+        """Replicas that may take a request for ``model``. What no replica is known to serve, a model or what
+        a request ``needs`` besides, may go to any: Triton's own answer is the right one."""
+        key = needs or model
+        found = self._candidates.get(key)
         if found is None:
-            available = [replica for replica in self.replicas.values() if replica.available]
-            serving = (
-                [replica for replica in available if model in replica.row.models] if model else available
-            )
-            found = serving if serving or self._is_served(model) else available
-            found = [replica for replica in found if replica.ejected_until is None] or found
+            found = self._choose(model, needs)
             if len(self._candidates) < 4096:  # names come from clients: do not let them fill memory
-                self._candidates[model] = found
+                self._candidates[key] = found
         return found
 
-    def _is_served(self, model: str) -> bool:
-        return model in self.work.asleep or any(
-            model in replica.row.models for replica in self.replicas.values()
-        )
+    def _choose(self, model: str, needs: Needs | None) -> list[Replica]:
+        everyone = list(self.replicas.values())
+        serving = [replica for replica in everyone if model in replica.row.models] if model else everyone
+        if not serving and model not in self.work.asleep:
+            serving = everyone
+        if needs is not None:
+            serving = needs.narrowed(serving, self.regions)
+        available = [replica for replica in serving if replica.available]
+        healthy = [replica for replica in available if replica.ejected_until is None]
+        expected = sum(not replica.row.draining for replica in serving)
+        panics = in_panic(len(healthy), len(available), expected)
+        if panics and model not in self._panicking:
+            self._panicking.add(model)
+            self.panics_total += 1
+        elif not panics:
+            self._panicking.discard(model)
+        return available if panics else healthy
 
     def after_leg(self, leg: Leg) -> None:
         """A call has left a replica: whoever waits for that goes on."""
@@ -163,16 +187,19 @@ class Dispatcher(Ends):
 
     def dispatch(self, call: Call) -> None:
         model = call.model or ""
-        candidates = self._candidates.get(model) or self.candidates(model)
+        if call.needs is None:
+            candidates = self._candidates.get(model) or self.candidates(model)
+        else:
+            candidates = self.candidates(model, call.needs)
         if call.sequence is not None:
-            candidates = self._home_of(call.sequence, model, candidates)
+            candidates = self._home_of(call.sequence, call, candidates)
         if not candidates:
             if self._connecting(model):
                 self._wait(call)
             elif model in self.work.asleep:  # the controller sees that it waits, and starts a replica
                 self.work.wait(call, 0.0, [], self.loop.time())
             else:
-                self.refuse(call, Status.UNAVAILABLE, self._why_none(model))
+                self.refuse(call, Status.UNAVAILABLE, self._why_none(call))
             return
         if call.refused_by is not None and len(candidates) > 1:
             candidates = [replica for replica in candidates if replica is not call.refused_by]
@@ -220,14 +247,15 @@ class Dispatcher(Ends):
 
     def serve_queue(self, model: str) -> None:
         """Give waiting calls to replicas that have room for them."""
-        for _ in range(self.work.waiting_for(model)):
-            if not any(replica.has_room(model) for replica in self.candidates(model)):
-                return
-            call = self.work.next(model, self.loop.time())
-            if call is not None and not call.done:
-                self.dispatch(call)
-                if call.entry is not None:  # it waits on, for a replica that will be done sooner
-                    return
+        for needs in self.work.of(model).turns(self.loop.time()):
+            while any(replica.has_room(model) for replica in self.candidates(model, needs)):
+                call = self.work.next(model, needs, self.loop.time())
+                if call is None:
+                    break
+                if not call.done:
+                    self.dispatch(call)
+                    if call.entry is not None:  # it waits on, for a replica that will be done sooner
+                        break
 
     def _send_held(self, call: Call, leg: Leg, connection: Sender) -> None:
         """Send what has arrived of the body; keep it for another try while it is small."""
@@ -247,7 +275,7 @@ class Dispatcher(Ends):
         if call.info.streaming or (call.held_bytes > REPLAY_BYTES and not self.may_keep(call)):
             self.drop_replay(call)
 
-    def _home_of(self, sequence: SequenceRef, model: str, candidates: list[Replica]) -> list[Replica]:
+    def _home_of(self, sequence: SequenceRef, call: Call, candidates: list[Replica]) -> list[Replica]:
         """Where a sequence's request must go: the replica that holds its state, draining or not. A start that
         is not known yet is pinned by the choice that follows; with several workers, by the choice that all
         of them would make."""
@@ -264,8 +292,8 @@ class Dispatcher(Ends):
             self.sequences.pin(sequence.key, chosen, now)
             return [chosen]
         if self.workers > 1:
-            serving = [replica for replica in self.replicas.values() if model in replica.row.models]
-            holders = serving or candidates
+            serving = [replica for replica in self.replicas.values() if call.model in replica.row.models]
+            holders = (call.needs.narrowed(serving, self.regions) if call.needs else serving) or candidates
             return [pointed_at(sequence.key, holders)] if holders else []
         return candidates
 
@@ -280,7 +308,7 @@ class Dispatcher(Ends):
         call.waiting = call.delayed = True
         self._waiting.append(call)
 
-    def _why_none(self, model: str) -> str:
+    def _why_none(self, call: Call) -> str:
         if self.table is None:
             return "the router has not yet heard from its controller"
         rows = self.table.replicas
@@ -288,7 +316,7 @@ class Dispatcher(Ends):
             return f"no replica of fleet {self.table.fleet!r} is ready; `tritonfleet ps` says why"
         lost = [replica for replica in self.replicas.values() if not replica.reachable]
         draining = sum(row.draining for row in rows)
-        what = f"model {model!r}" if model else "this request"
+        what = str(call.needs) if call.needs else f"model {call.model!r}" if call.model else "this request"
         detail = f"{draining} of {len(rows)} replicas draining, {len(lost)} not reachable"
         if lost:
             detail += f" (last: {lost[-1].id}: {lost[-1].last_error})"

@@ -49,7 +49,10 @@ class Ends:
         self.retry = "safe"  # what may be sent again: "safe", "unsent" or "off"
         self.requests_total = 0
         self.refused_total = 0
+        self.refused_by_status: dict[int, int] = {}
         self.retries_total = 0
+        self.retries_denied_total = 0  # for want of budget
+        self.panics_total = 0
         self.ejections_total = 0
         self._large_replays = 0
 
@@ -189,6 +192,7 @@ class Ends:
         if call.answered or not call.replayable or call.held is None or call.tries >= tries:
             return False
         if budgeted and not self.budget.take(self.requests_total):
+            self.retries_denied_total += 1
             return False
         self.retries_total += 1
         call.delayed = True
@@ -234,6 +238,7 @@ class Ends:
         if call.done:
             return
         call.connection.discard_queue(call)
+        self.refused_by_status[int(status)] = self.refused_by_status.get(int(status), 0) + 1
         text = f"tritonfleet: {message}"
         self.answer(
             call,

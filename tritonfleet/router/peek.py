@@ -1,13 +1,13 @@
-"""What the router reads of a ModelInferRequest: its model and whether it belongs to a sequence. No more.
+"""What the router reads of a ModelInferRequest: its model, version, priority, sequence, regions. No more.
 
 The message is protobuf; fields are written in the order of their numbers: 1 model_name, 2 model_version,
 3 id, 4 parameters (a map), 5 inputs … (grpc_service.proto). So everything of interest stands before the
-tensors, in the first bytes. Whether "sequence_id" occurs there at all is one search in C; only then are
-they parsed. Of a compressed message `plain` makes such first bytes.
+tensors' values, in the first bytes. Whether "sequence_id" occurs there at all is one search in C; only then
+are they parsed. Of a compressed message `plain` makes such first bytes.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from tritonfleet.http2.stream import Buffer
@@ -15,6 +15,7 @@ from tritonfleet.http2.stream import Buffer
 PEEK_LIMIT = 4096  # bytes of a message within which its parameters must stand
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by the header: gRPC's "gzip", and "deflate", which is zlib's
 SEQUENCE_ID = b"sequence_id"
+REGION = b"shared_memory_region"
 
 SequenceKey = tuple[str, str, int | str]  # model, kind of id, id
 
@@ -77,6 +78,68 @@ def peek_priority(data: Buffer) -> int:
     except (IndexError, UnicodeDecodeError):
         return 0
     return 0
+
+
+def peek_version(data: Buffer) -> str:
+    """Field 2, model_version, of the message at the start of ``data``, whose field 1 is the model's name; ""
+    without one. Every RPC that names a model has both."""
+    try:
+        at = 7 + data[6] if data[6] < 0x80 else 8 + (data[6] & 0x7F | data[7] << 7)
+        if data[at] != 0x12 or data[5] != 0x0A:  # most requests end here
+            return ""
+        end = at + 2 + data[at + 1]
+    except IndexError:
+        return ""
+    if data[at + 1] & 0x80 or end > min(len(data), 5 + int.from_bytes(data[1:5], "big")):
+        return ""
+    try:
+        return str(data[at + 2 : end], "utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def peek_regions(data: Buffer, known: Container[str]) -> tuple[str, ...]:
+    """The ``known`` shared-memory regions that the tensors of the message at the start of ``data`` name, in
+    order of the alphabet. They stand in parameters of inputs and outputs, within the bytes that are looked at
+    unless inputs before them carry their values in the old way (``contents``)."""
+    if len(data) < 5 or data[0] != 0:
+        return ()
+    head = bytes(data[: PEEK_LIMIT + 5])
+    if head.find(REGION) < 0:
+        return ()
+    found = set()
+    try:
+        for name in _region_names(head[5 : 5 + int.from_bytes(head[1:5], "big")]):
+            if name in known:
+                found.add(name)
+    except (IndexError, UnicodeDecodeError):
+        pass  # cut off or malformed: what was found until then counts
+    return tuple(sorted(found))
+
+
+def _region_names(message: bytes) -> Iterator[str]:
+    parameters_of = {5: 4, 6: 2}  # inputs and outputs → the number of their parameters' field
+    for number, at, length in _fields(message, 0, len(message)):
+        if number in parameters_of:
+            for inner, inner_at, inner_length in _fields(message, at, min(at + length, len(message))):
+                if inner == parameters_of[number]:
+                    name, kind, value = _entry(message[inner_at : inner_at + inner_length])
+                    if name == "shared_memory_region" and kind == "str":
+                        yield str(value)
+
+
+def _fields(message: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, place, length) of the length-delimited fields in ``message[at:end]``."""
+    while at < end:
+        tag, at = _varint(message, at)
+        if tag & 7 == 0:
+            _, at = _varint(message, at)
+            continue
+        if tag & 7 != 2:
+            return
+        length, at = _varint(message, at)
+        yield tag >> 3, at, length
+        at += length
 
 
 def _parameters(message: bytes, model: str) -> SequenceRef | None:

@@ -126,7 +126,9 @@ class Replica:
         self.in_flight = 0
         self.work_s = 0.0  # expected seconds of what is in flight
         self.paces = Pace()
-        self.pace = 1.0  # paces.value, one look-up nearer
+        self.pace = row.pace  # the larger of paces.value and the table's, one look-up nearer
+        self.slow_starts = 0
+        self.since = dispatcher.loop.time()
         self.stats: dict[str, CallStats] = {}
         self.connections: list[ReplicaConnection] = []
         self.reachable = True  # until an attempt to connect fails
@@ -169,7 +171,13 @@ class Replica:
     def start_slow(self) -> None:
         """Less than its peers for its first seconds back."""
         self.paces.start_slow()
-        self.pace = self.paces.value
+        self.slow_starts += 1
+        self.settle_pace()
+
+    def settle_pace(self) -> None:
+        """What was measured here, or what Triton's statistics say of it beside its peers: the worse one. Both
+        see the same slowness, so they are not multiplied."""
+        self.pace = max(self.paces.value, self.row.pace)
 
     def has_room(self, model: str) -> bool:
         """Whether it can usefully hold one more call for ``model``."""
@@ -179,6 +187,7 @@ class Replica:
     def update(self, row: TableReplica) -> None:
         """A newer row of the table."""
         self.row = row
+        self.settle_pace()
         for model, stats in self.stats.items():
             stats.slots = row.slots.get(model, 0)
 

@@ -23,8 +23,11 @@ def telemetry(dispatcher: Dispatcher, *, worker: int, pid: int, started_at: floa
         calls=tuple(call for replica in replicas for call in _calls(replica)),
         waiting=dispatcher.waiting_count,
         waiting_by_model={
-            name: len(work.queue) for name, work in dispatcher.work.models.items() if work.queue
+            name: work.waiting for name, work in dispatcher.work.models.items() if work.waiting
         },
+        refused_by_status={str(code): count for code, count in dispatcher.refused_by_status.items()},
+        retries_denied_total=dispatcher.retries_denied_total,
+        panics_total=dispatcher.panics_total,
     )
 
 
@@ -42,6 +45,8 @@ def _replica(replica: Replica, now: float) -> ReplicaTelemetry:
         sequences=replica.sequences,
         ejected=replica.ejected_until is not None,
         ejections=replica.ejections,
+        pace=replica.pace,
+        slow_starts=replica.slow_starts,
     )
 
 
@@ -54,6 +59,8 @@ def _calls(replica: Replica) -> list[CallTelemetry]:
             codes={str(code): count for code, count in stats.codes.items()},
             latency=stats.latency.sparse(),
             latency_sum_s=stats.latency.sum_s,
+            served=stats.served,
+            expected_s=stats.expected_s,
         )
         for model, stats in replica.stats.items()
     ]

@@ -30,7 +30,7 @@ def look(dispatcher: Dispatcher, now: float) -> None:
     dispatcher.work.expire(now)
     for replica in dispatcher.replicas.values():
         replica.paces.relax(INTERVAL_S)
-        replica.pace = replica.paces.value
+        replica.settle_pace()
         if replica.ejected_until is not None and now >= replica.ejected_until:
             _take_back(dispatcher, replica)
         elif replica.ejected_until is None and replica.in_flight:

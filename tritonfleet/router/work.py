@@ -19,20 +19,35 @@ from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.grpc import Status
 
 if TYPE_CHECKING:
+    from tritonfleet.router.needs import Needs
     from tritonfleet.router.replica import Replica
 
 PACE_FROM_S = 0.002  # what shorter requests take says more of the host's scheduler than of the replica
+PRIOR_S = 0.01  # what a request costs of which nobody knows anything
 MOST_MODELS = 4096  # names come from clients: do not let them fill memory
 
 
 class ModelWork:
-    """One model's cost and queue."""
+    """One model's cost and queues: one for requests that any of its replicas can serve, and one for each kind
+    of those that only some can (`needs.Needs`), so that nobody waits behind one that waits for less."""
 
-    __slots__ = ("cost", "queue")
+    __slots__ = ("cost", "queues")
 
-    def __init__(self) -> None:
-        self.cost = CostModel()
-        self.queue: WaitingQueue[Call] | None = None
+    def __init__(self, prior_s: float = PRIOR_S) -> None:
+        self.cost = CostModel(prior_s)
+        self.queues: dict[Needs | None, WaitingQueue[Call]] = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self.queues.values()))
+
+    def turns(self, now: float) -> list[Needs | None]:
+        """Whose head should be asked first, with the queues that have one."""
+        heads = [(queue.peek(now), needs) for needs, queue in self.queues.items()]
+        order = sorted(
+            (head.rank, head.arrived_at, index) for index, (head, _) in enumerate(heads) if head is not None
+        )
+        return [heads[index][1] for _, _, index in order]
 
 
 class Work:
@@ -46,6 +61,7 @@ class Work:
         self.order: str = "fifo"
         self.asleep: dict[str, float] = {}  # models no replica serves until a request wakes one, and how long
         self._woken_at: dict[str, float] = {}  # what was waited for a cold start is no part of max_wait_s
+        self._priors: dict[str, float] = {}
         self._refuse = refuse
 
     def configure(self, settings: RouterSettings) -> None:
@@ -53,18 +69,25 @@ class Work:
         self.max_requests, self.max_wait_s = settings.max_requests, settings.max_wait_s
         self.order = settings.order
         for work in self.models.values():
-            if work.queue is not None:
-                work.queue.capacity = self.max_requests
+            for queue in work.queues.values():
+                queue.capacity = self.max_requests
 
     def sleep(self, asleep: dict[str, float], now: float) -> None:
         """A newer table's models without a replica; those that have one again are awake from ``now``."""
         self._woken_at |= dict.fromkeys(self.asleep.keys() - asleep.keys(), now)
         self.asleep = asleep
 
+    def take_priors(self, priors: dict[str, float]) -> None:
+        """What Triton has measured a model's requests to cost: until the first answer is learned from."""
+        self._priors = priors
+        for model, prior_s in priors.items():
+            if model in self.models:
+                self.models[model].cost.prior_s = prior_s
+
     def of(self, model: str) -> ModelWork:
         found = self.models.get(model)
         if found is None:
-            found = ModelWork()
+            found = ModelWork(self._priors.get(model, PRIOR_S))
             if len(self.models) < MOST_MODELS:
                 self.models[model] = found
         return found
@@ -77,6 +100,8 @@ class Work:
         if not ok:
             stats.attribution.interrupt(now)
             return
+        stats.served += 1
+        stats.expected_s += leg.cost_s
         shares = stats.attribution.finished(leg.size, leg.started, now)
         if shares:
             cost, pace = self.of(model).cost, leg.replica.paces
@@ -85,18 +110,19 @@ class Work:
                 if expected_s >= PACE_FROM_S and cost.knows(size):
                     pace.learn(expected_s, seconds)
                 cost.learn(size, seconds)
-            leg.replica.pace = pace.value
+            leg.replica.pace = max(pace.value, leg.replica.row.pace)
 
     # ------------------------------------------------------------ waiting
 
     def wait(self, call: Call, cost_s: float, candidates: list[Replica], now: float) -> None:
         """Put a call into its model's queue, or refuse it at once with the numbers that say why."""
         model = call.model or ""
-        work = self.of(model)
-        queue = work.queue
+        work = self.models[model] = self.of(model)  # who waits is for a model of the table: it has a place
+        queue = work.queues.get(call.needs)
         if queue is None or (queue.order != self.order and not queue):
             order = "shortest" if self.order == "shortest" else "fifo"
-            queue = work.queue = WaitingQueue(self.max_requests, order)  # type: ignore[arg-type] # one of the two
+            queue = work.queues[call.needs] = WaitingQueue(self.max_requests, order)  # type: ignore[arg-type] # one of the two
+        queue.capacity = self.max_requests - (work.waiting - len(queue))
         priority = peek.peek_priority(peek.plain(call.held[0])) if call.held else 0
         deadline = call.deadline if call.deadline is not None else inf
         if call.queued_at is None:
@@ -127,38 +153,47 @@ class Work:
 
     def leave(self, call: Call) -> None:
         """A waiting call gave up."""
-        queue = self.of(call.model or "").queue
+        work = self.of(call.model or "")
+        queue = work.queues.get(call.needs)
         if call.entry is not None and queue is not None and queue.remove(call.entry):
-            self.queued -= 1
+            self._left(work, call)
         call.entry = None
         call.waiting = False
 
-    def next(self, model: str, now: float) -> Call | None:
+    def next(self, model: str, needs: Needs | None, now: float) -> Call | None:
         """Who goes next; nobody whose time is over."""
-        queue = self.of(model).queue
+        work = self.of(model)
+        queue = work.queues.get(needs)
         call = queue.pop(now) if queue else None
         if call is not None:
-            self.queued -= 1
-            call.entry = None
-            call.waiting = False
+            self._left(work, call)
         return call
+
+    def _left(self, work: ModelWork, call: Call) -> None:
+        self.queued -= 1
+        call.entry = None
+        call.waiting = False
+        if call.needs is not None and not work.queues[call.needs]:
+            del work.queues[call.needs]  # versions come from clients: do not let them fill memory
 
     def waiting_for(self, model: str) -> int:
         found = self.models.get(model)
-        return len(found.queue) if found is not None and found.queue is not None else 0
+        return found.waiting if found is not None else 0
 
     def expire(self, now: float) -> None:
         """Refuse those who have waited too long, by their own deadline or by ours."""
         for model, work in self.models.items():
-            for call in work.queue.expire(now) if work.queue is not None else ():
-                self.queued -= 1
-                call.entry = None
-                call.waiting = False
-                if call.deadline is not None and now >= call.deadline:
-                    text = f"model {model!r}: the deadline passed while {len(work.queue or ())} others waited"
-                    self._refuse(call, Status.DEADLINE_EXCEEDED, text, None)
-                else:
-                    waited = now - (now if call.queued_at is None else call.queued_at)
-                    most = self.max_wait_s if waited < self.max_wait_s + 1.5 else round(waited)
-                    text = f"model {model!r}: no replica had room within {most:g} s"
-                    self._refuse(call, Status.UNAVAILABLE, text, None)
+            for queue in list(work.queues.values()):
+                for call in queue.expire(now):
+                    self._left(work, call)
+                    self._tell_expired(call, model, work.waiting, now)
+
+    def _tell_expired(self, call: Call, model: str, others: int, now: float) -> None:
+        if call.deadline is not None and now >= call.deadline:
+            text = f"model {model!r}: the deadline passed while {others} others waited"
+            self._refuse(call, Status.DEADLINE_EXCEEDED, text, None)
+            return
+        waited = now - (now if call.queued_at is None else call.queued_at)
+        most = self.max_wait_s if waited < self.max_wait_s + 1.5 else round(waited)
+        text = f"model {model!r}: no replica had room within {most:g} s"
+        self._refuse(call, Status.UNAVAILABLE, text, None)

@@ -13,12 +13,14 @@ class Served:
 
     def __init__(self) -> None:
         self.work = Work(lambda *_: None)
-        self.replica = SimpleNamespace(paces=Pace(), pace=1.0)
-        self.stats = SimpleNamespace(attribution=Attribution())
+        self.replica = SimpleNamespace(paces=Pace(), pace=1.0, row=SimpleNamespace(pace=1.0))
+        self.stats = SimpleNamespace(attribution=Attribution(), served=0, expected_s=0.0)
         self._now = 0.0
 
     def took(self, size: int, seconds: float) -> None:
-        leg = SimpleNamespace(stats=self.stats, replica=self.replica, size=size, started=self._now)
+        leg = SimpleNamespace(
+            stats=self.stats, replica=self.replica, size=size, cost_s=0.0, started=self._now
+        )
         self._now += seconds
         self.work.answered(leg, "model", self._now, ok=True)  # type: ignore[arg-type] # all it looks at
 
