@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton_aio
-from running_fleet import RunningFleet, running_fleet
+from running_fleet import RunningFleet, free_port, running_fleet
 from test_fleet_traffic import replica_of, tensor
 
 pytestmark = [pytest.mark.triton, pytest.mark.chaos, pytest.mark.xdist_group("fleet_chaos")]
@@ -46,7 +50,7 @@ class Load:
         values = np.frombuffer(number.to_bytes(8, "big") * 4, np.uint8)
         began = asyncio.get_running_loop().time()
         try:
-            result = await self.client.infer("echo", [tensor("INPUT0", values, "UINT8")])
+            result = await self.client.infer("counted", [tensor("INPUT0", values, "UINT8")])
         except Exception as error:  # noqa: BLE001 # every kind of failure counts
             self.failures.append(repr(error))
             return
@@ -57,6 +61,30 @@ class Load:
 
     def slow(self, limit_s: float) -> list[int]:
         return [number for number, took in self.took.items() if took > limit_s]
+
+
+@contextmanager
+def counting_fleet(folder: Path) -> Iterator[tuple[RunningFleet, Path, str]]:
+    """Four replicas of `counted`, the file of its notes, and the address of the metrics."""
+    notes, metrics = folder / "executions", f"127.0.0.1:{free_port()}"
+    with running_fleet(
+        folder, "--scale", "main=4", model_repository=str(Path(__file__).parent / "models"),
+        models=["counted"], metrics={"listen": metrics},
+        triton={"exit_timeout": "5s", "env": {"EXECUTIONS": str(notes)}},
+    ) as fleet:  # fmt: skip
+        yield fleet, notes, metrics
+
+
+def assert_executed_once_but_for_retries(notes: Path, metrics: str) -> None:
+    """What replicas really executed, those included that died of it, beside what the router sent again."""
+    written = notes.read_bytes()
+    executions = Counter(int.from_bytes(written[at : at + 8], "big") for at in range(0, len(written), 8))
+    text = httpx.get(f"http://{metrics}/metrics", trust_env=False, timeout=10).text
+    (retries,) = re.findall(r"^tritonfleet_retries_total (\S+)$", text, re.MULTILINE)
+    assert sorted(executions) == list(range(SECONDS * RATE))
+    assert max(executions.values()) <= 2
+    assert executions.total() <= SECONDS * RATE + float(retries)
+    assert float(retries) > 0  # or nothing was proved
 
 
 def _send(fleet: RunningFleet, victim: int, number: int) -> None:
@@ -70,12 +98,13 @@ async def test_killing_a_replica_every_ten_seconds_loses_no_request(tmp_path: Pa
         number: int(signal.SIGKILL)
         for number in range(KILL_EVERY_S * RATE // 2, SECONDS * RATE, KILL_EVERY_S * RATE)
     }
-    with running_fleet(tmp_path, "--scale", "main=4") as fleet:
+    with counting_fleet(tmp_path) as (fleet, notes, metrics):
         async with triton_aio.InferenceServerClient(fleet.address) as client:
             load = Load(client)
             await load.run(faults, fleet)
         workers = fleet.snapshot()["router"]["workers"]
         exits = fleet.events("replica.exited")
+        assert_executed_once_but_for_retries(notes, metrics)
     assert load.failures == []
     assert sum(load.replicas.values()) == SECONDS * RATE
     assert len(exits) == len(faults) == SECONDS // KILL_EVERY_S
@@ -88,11 +117,12 @@ async def test_replicas_that_hang_lose_no_request_and_hold_up_few(tmp_path: Path
     """A stopped process keeps its connections: only its silence tells. What it holds is asked elsewhere when
     that is found out; everybody else goes on at once, since it is given no more than it could batch."""
     faults = {second * RATE: int(signal.SIGSTOP) for second in HANG_AT_S}
-    with running_fleet(tmp_path, "--scale", "main=4") as fleet:
+    with counting_fleet(tmp_path) as (fleet, notes, metrics):
         async with triton_aio.InferenceServerClient(fleet.address) as client:
             load = Load(client)
             await load.run(faults, fleet)
         unhealthy = fleet.events("replica.unhealthy")
+        assert_executed_once_but_for_retries(notes, metrics)
     assert load.failures == []
     assert sum(load.replicas.values()) == SECONDS * RATE
     assert len(unhealthy) == len(faults)

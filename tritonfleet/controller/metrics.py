@@ -107,10 +107,22 @@ def _calls(state: MetricsState) -> Iterator[Metric]:
             duration.add_metric((model, replica), buckets(totals.latency), totals.latency.sum_s)
     accepted = _counter("requests_accepted", "Calls that routers accepted from clients.")
     accepted.add_metric((), traffic.requests)
-    refused = _counter("requests_refused", "Calls that routers answered without a replica.")
-    refused.add_metric((), traffic.refused)
+    refused = _counter("requests_refused", "Calls that routers answered without a replica.", "grpc_code")
+    for code, count in sorted(traffic.refused.items()):
+        if code or count:
+            refused.add_metric((status_name(int(code)) if code else "HTTP",), count)
     retries = _counter("retries", "Calls that were sent to another replica.")
     retries.add_metric((), traffic.retries)
+    denied = _counter("retries_denied", "Calls that were not sent again for want of budget.")
+    denied.add_metric((), traffic.retries_denied)
+    panics = _counter("panics", "Times that ejected replicas were used, since too few others were left.")
+    panics.add_metric((), traffic.panics)
+    slow_starts = _counter(
+        "slow_starts", "Times that a replica was given less for its first seconds.", "replica"
+    )
+    for replica, count in sorted(traffic.slow_starts.items()):
+        if replica in alive:
+            slow_starts.add_metric((replica,), count)
     ejections = _counter("ejections", "Times that a router left a replica out for a while.", "replica")
     queue = SummaryMetricFamily(
         PREFIX + "replica_queue_time_seconds",
@@ -129,14 +141,19 @@ def _calls(state: MetricsState) -> Iterator[Metric]:
         if replica in alive:
             queue.add_metric((model, replica), times.requests, times.queue_s)
             compute.add_metric((model, replica), times.requests, times.compute_s)
-    yield from (finished, duration, accepted, refused, retries, ejections, queue, compute)
+    yield from (finished, duration, accepted, refused, retries, denied)
+    yield from (ejections, panics, slow_starts, queue, compute)
 
 
 def _gauges_of_routers(state: MetricsState) -> Iterator[Metric]:
     alive = {replica.id for replica in state.snapshot.replicas}
     flying: dict[tuple[str, str], int] = {}
     waiting: dict[str, int] = {}
+    paces: dict[str, float] = {}
     for report in state.reports:
+        for row in report.replicas:
+            if (replica := replica_of(row.instance)) in alive and row.connections:
+                paces[replica] = max(row.pace, paces.get(replica, 0.0))
         for call in report.calls:
             if (replica := replica_of(call.instance)) in alive:
                 flying[call.model, replica] = flying.get((call.model, replica), 0) + call.in_flight
@@ -145,6 +162,9 @@ def _gauges_of_routers(state: MetricsState) -> Iterator[Metric]:
     in_flight = _gauge("requests_in_flight", "Calls sent to a replica and not ended.", "model", "replica")
     for labels, count in sorted(flying.items()):
         in_flight.add_metric(labels, count)
+    pace = _gauge("replica_pace", "Seconds it is taken to need for each that is expected.", "replica")
+    for replica, value in sorted(paces.items()):
+        pace.add_metric((replica,), value)
     queued = _gauge("requests_queued", "Requests that wait in the routers.", "model")
     for model in sorted({*waiting, *(model for model, _ in flying if model)}):
         queued.add_metric((model,), waiting.get(model, 0))
@@ -154,7 +174,7 @@ def _gauges_of_routers(state: MetricsState) -> Iterator[Metric]:
         if worker.telemetry_age_s is not None:
             age.add_metric((str(worker.index),), worker.telemetry_age_s)
             clients.add_metric((str(worker.index),), worker.client_connections)
-    yield from (in_flight, queued, age, clients)
+    yield from (in_flight, queued, pace, age, clients)
 
 
 def _replicas(state: MetricsState) -> Iterator[Metric]:

@@ -59,6 +59,10 @@ class TableFeed:
         self._closed = False
 
     @property
+    def table(self) -> RouterTable:
+        return self._table
+
+    @property
     def revision(self) -> int:
         return self._table.revision
 

@@ -41,9 +41,12 @@ class Traffic:
     calls: dict[ReplicaModel, CallTotals] = field(default_factory=dict)
     times: dict[ReplicaModel, TimeTotals] = field(default_factory=dict)
     ejections: dict[str, int] = field(default_factory=dict)  # by replica
+    slow_starts: dict[str, int] = field(default_factory=dict)  # by replica
     requests: int = 0
-    refused: int = 0
+    refused: dict[str, int] = field(default_factory=dict)  # by gRPC status as text; "": answered in HTTP
     retries: int = 0
+    retries_denied: int = 0
+    panics: int = 0
     _reports: dict[int, RouterTelemetry] = field(default_factory=dict)
     _readings: dict[tuple[str, str, str], ModelCounters] = field(default_factory=dict)
 
@@ -54,13 +57,20 @@ class Traffic:
             before = None  # another process, which counts from zero
         self._reports[report.worker] = report
         self.requests += report.requests_total - (before.requests_total if before else 0)
-        self.refused += report.refused_total - (before.refused_total if before else 0)
         self.retries += report.retries_total - (before.retries_total if before else 0)
-        ejected = {row.instance: row.ejections for row in before.replicas} if before else {}
+        self.retries_denied += report.retries_denied_total - (before.retries_denied_total if before else 0)
+        self.panics += report.panics_total - (before.panics_total if before else 0)
+        refused = _refused(before) if before else {}
+        for status, count in _refused(report).items():
+            self.refused[status] = self.refused.get(status, 0) + count - refused.get(status, 0)
+        earlier_rows = {row.instance: row for row in before.replicas} if before else {}
         for row in report.replicas:
-            replica = replica_of(row.instance)
-            grown = _grown(ejected.get(row.instance, 0), row.ejections)
-            self.ejections[replica] = self.ejections.get(replica, 0) + grown
+            replica, known = replica_of(row.instance), earlier_rows.get(row.instance)
+            for totals, was, now in (
+                (self.ejections, known.ejections if known else 0, row.ejections),
+                (self.slow_starts, known.slow_starts if known else 0, row.slow_starts),
+            ):
+                totals[replica] = totals.get(replica, 0) + _grown(was, now)
         earlier = {(call.instance, call.model): call for call in before.calls} if before else {}
         for call in report.calls:
             self._add(earlier.get((call.instance, call.model)), call)
@@ -101,6 +111,11 @@ class Traffic:
 def replica_of(instance: str) -> str:
     """``main-0.3`` → ``main-0``."""
     return instance.rpartition(".")[0]
+
+
+def _refused(report: RouterTelemetry) -> dict[str, int]:
+    by_status = report.refused_by_status
+    return {"": report.refused_total - sum(by_status.values()), **by_status}
 
 
 def _grown(before: int, after: int) -> int:

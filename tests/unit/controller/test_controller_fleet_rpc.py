@@ -208,6 +208,35 @@ async def test_one_gpu_is_enough_for_a_cuda_region(parts: Parts) -> None:
     request = service_pb2.CudaSharedMemoryRegisterRequest(name="c", raw_handle=b"h", byte_size=4)
     assert (await parts.ask("CudaSharedMemoryRegister", request)).status == 0
     assert [entry.accepted for entry in parts.fleet.settings.entries] == [("main-1.1",)]
+    assert regions_of(parts) == {"c": ("main-1.1",)}
+
+
+def regions_of(parts: Parts) -> dict[str, tuple[str, ...]]:
+    """What the routers are told."""
+    parts.fleet.publish()
+    return parts.fleet.feed.table.regions
+
+
+async def test_routers_know_who_has_a_region_that_not_all_have(parts: Parts) -> None:
+    cuda = service_pb2.CudaSharedMemoryRegisterRequest(name="c", raw_handle=b"h", byte_size=4)
+    for instance in ("main-0.1", "main-3.1"):
+        parts.replicas.says[instance, "CudaSharedMemoryRegister"] = RawAnswer(3, "another GPU")
+    parts.replicas.says["main-1.1", "SystemSharedMemoryRegister"] = RawAnswer(13, "it cannot see it")
+    await parts.ask("CudaSharedMemoryRegister", cuda)
+    assert (await parts.ask("SystemSharedMemoryRegister", region("s"))).status == 13
+    assert regions_of(parts) == {"c": ("main-1.1",), "s": ("main-0.1",)}
+    parts.scaled(4)  # what is replayed is known of later ones, too
+    await parts.all_ready("main-0", "main-1", "main-2", "main-3")
+    assert regions_of(parts) == {
+        "c": ("main-1.1", "main-2.1"),
+        "s": ("main-0.1", "main-2.1", "main-3.1"),
+    }
+    unregister = service_pb2.CudaSharedMemoryUnregisterRequest(name="c")
+    await parts.ask("CudaSharedMemoryUnregister", unregister)
+    del parts.replicas.says["main-1.1", "SystemSharedMemoryRegister"]
+    assert regions_of(parts).keys() == {"s"}
+    await parts.ask("SystemSharedMemoryRegister", region("s"))
+    assert regions_of(parts) == {}  # everybody has it: requests need not be looked at
 
 
 async def test_settings_of_one_kind_add_up_key_by_key(parts: Parts) -> None:

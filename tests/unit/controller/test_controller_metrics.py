@@ -75,7 +75,7 @@ async def test_a_scrape_tells_what_routers_counted(tmp_path: Path) -> None:
         assert values(found["tritonfleet_requests_in_flight"], "model", "replica") == {("echo", "main-0"): 3}
         assert values(found["tritonfleet_requests_queued"], "model") == {("echo",): 4}
         assert values(found["tritonfleet_requests_accepted"]) == {(): 4}
-        assert values(found["tritonfleet_requests_refused"]) == {(): 1}
+        assert values(found["tritonfleet_requests_refused"], "grpc_code") == {("HTTP",): 1}
         assert values(found["tritonfleet_retries"]) == {(): 2}
         states = values(found["tritonfleet_replicas"], "pool", "state")
         assert states["main", "ready"] == 2
@@ -83,6 +83,25 @@ async def test_a_scrape_tells_what_routers_counted(tmp_path: Path) -> None:
         assert values(found["tritonfleet_autoscaler_actual_replicas"], "pool") == {("main",): 2}
         assert values(found["tritonfleet_autoscaler_target_replicas"], "pool") == {("main",): 2}
         assert set(values(found["tritonfleet_cold_start_seconds"], "replica")) == {("main-0",), ("main-1",)}
+
+
+async def test_a_scrape_tells_what_routers_did_about_trouble(tmp_path: Path) -> None:
+    async with running(tmp_path) as (fleet, server):
+        base = answered("main-0.1", [0.1])
+        row = replace(base.replicas[0], pace=2.0, slow_starts=3, ejections=4)
+        fleet.take_telemetry(
+            replace(
+                base, refused_total=7, refused_by_status={"8": 5, "4": 2}, retries_denied_total=6,
+                panics_total=9, replicas=(row,),
+            )
+        )  # fmt: skip
+        found = await scrape(server)
+    refused = values(found["tritonfleet_requests_refused"], "grpc_code")
+    assert refused == {("RESOURCE_EXHAUSTED",): 5, ("DEADLINE_EXCEEDED",): 2}
+    assert values(found["tritonfleet_retries_denied"]) == {(): 6}
+    assert values(found["tritonfleet_panics"]) == {(): 9}
+    for name, value in (("slow_starts", 3), ("ejections", 4), ("replica_pace", 2.0)):
+        assert values(found[f"tritonfleet_{name}"], "replica") == {("main-0",): value}
 
 
 async def test_buckets_hold_what_is_below_their_edge(tmp_path: Path) -> None:

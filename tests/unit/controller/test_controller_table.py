@@ -31,6 +31,9 @@ def test_a_row_names_the_instance_and_its_ready_models() -> None:
     models = (ModelStatus("digits", True, ("1",)), ModelStatus("broken", False))
     (row,) = rows([slot("main-0", ReplicaState.READY, *models)])
     assert (row.instance, row.host, row.port, row.models) == ("main-0.3", "127.0.0.1", 2001, ("digits",))
+    assert row.versions == {"digits": ("1",)}
+    assert [row.has_version("digits", version) for version in ("1", "2")] == [True, False]
+    assert row.has_version("another", "2")  # of what it does not know it says nothing
 
 
 def test_a_revision_is_a_change() -> None:
