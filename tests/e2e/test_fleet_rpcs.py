@@ -196,11 +196,15 @@ def test_a_region_whose_memory_is_gone_keeps_no_replica_from_serving(
 def test_a_partial_failure_is_told_precisely(
     fleet: RunningFleet, client: triton.InferenceServerClient
 ) -> None:
-    key = f"/tf{os.urandom(6).hex()}"
+    """And requests that name the region go where it was registered, not where another has its name."""
+    key, foreign_key = f"/tf{os.urandom(6).hex()}", f"/tf{os.urandom(6).hex()}"
     region = shared_memory.create_shared_memory_region("mine", key, 64)
+    foreign = shared_memory.create_shared_memory_region("mine", foreign_key, 64)
     try:
+        for one, value in ((region, 1), (foreign, 2)):
+            shared_memory.set_shared_memory_region(one, [np.full(64, value, np.uint8)])
         with direct(fleet, "main-1") as behind_its_back:
-            behind_its_back.register_system_shared_memory("mine", key, 64)
+            behind_its_back.register_system_shared_memory("mine", foreign_key, 64)
         with pytest.raises(InferenceServerException) as refused:
             client.register_system_shared_memory("mine", key, 64)
         assert refused.value.status() == "StatusCode.ALREADY_EXISTS"
@@ -208,8 +212,13 @@ def test_a_partial_failure_is_told_precisely(
             "tritonfleet: done on 1 of 2 replicas (main-0), not on the others: "
             "main-1: ALREADY_EXISTS: shared memory region 'mine' already in manager"
         )
+        values = triton.InferInput("INPUT0", [64], "UINT8")
+        values.set_shared_memory("mine", 64)
+        for _ in range(20):
+            assert set(client.infer("echo", [values]).as_numpy("OUTPUT0")) == {1}
     finally:
         shared_memory.destroy_shared_memory_region(region)
+        shared_memory.destroy_shared_memory_region(foreign)
 
 
 def test_a_change_outlives_its_clients_deadline(

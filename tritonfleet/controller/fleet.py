@@ -302,7 +302,7 @@ class Fleet:
         slot = self.slots.get(replica_of(instance))
         if slot is not None:
             told = [report for one in self.workers.running if (report := self.telemetry.of(one)) is not None]
-            self.hints.count(instance, slot.pool, answer, told, slot.instances, time())
+            self.hints.count(instance, slot.pool, answer, told, slot.instances, time(), slot.slots)
 
     async def _await_exit(self, slot: Slot, instance: Instance) -> None:
         status = await self.driver.wait(instance)

@@ -7,8 +7,9 @@ differences over the last seconds are what the corrections are made of.
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from tritonfleet.core.correction import ModelDone, ReplicaDone, paces, prior
+from tritonfleet.core.correction import ModelDone, ReplicaDone, learned_slots, paces, prior
 from tritonfleet.core.settings import Setting, partial_regions
 from tritonfleet.core.stats import ModelCounters, busy_ns
 from tritonfleet.core.wire import RouterTelemetry
@@ -19,11 +20,13 @@ SHORTEST_S = 4.0  # two readings: less says too little
 
 @dataclass(frozen=True, slots=True)
 class TableHints:
-    """``paces`` by instance, ``priors`` by model, ``regions`` as in `RouterTable`."""
+    """``paces`` by instance, ``slots`` by instance and model where more was learned than the configuration
+    says, ``priors`` by model, ``regions`` as in `RouterTable`."""
 
     paces: Mapping[str, float] = field(default_factory=dict)
     priors: Mapping[str, float] = field(default_factory=dict)
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class _Sample:
 class _Replica:
     pool: str
     samples: deque[_Sample] = field(default_factory=deque)
+    slots: dict[str, int] = field(default_factory=dict)  # learned
 
 
 class Hints:
@@ -52,9 +56,11 @@ class Hints:
         reports: Iterable[RouterTelemetry],
         instances: Mapping[str, int],
         now: float,
+        slots: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """A replica's statistics; those of one instance in their order. ``reports``: the newest of all
-        running routers; ``instances``: by model, how many executions go on at once."""
+        running routers; ``instances`` and ``slots``: by model, how many executions go on at once and how
+        many requests it can usefully hold, by its configuration."""
         told = [call for report in reports for call in report.calls if call.instance == instance]
         models = {}
         by_model: defaultdict[str, list[ModelCounters]] = defaultdict(list)
@@ -75,6 +81,7 @@ class Hints:
         samples.append(_Sample(now, models))
         while len(samples) > 2 and samples[1].at <= now - WINDOW_S:
             samples.popleft()
+        self._learn_slots(self._replicas[instance], slots)
         self._correct(pool)
 
     def settle(self, alive: Iterable[str]) -> None:
@@ -86,7 +93,18 @@ class Hints:
     def for_table(self, settings: tuple[Setting, ...], serving: Collection[str]) -> TableHints:
         """``serving``: the instances in the table."""
         paces = {name: pace for name, pace in self._paces.items() if pace != 1.0}
-        return TableHints(paces, self._priors, partial_regions(settings, serving))
+        slots = {name: one.slots for name, one in self._replicas.items() if one.slots and name in serving}
+        return TableHints(paces, self._priors, partial_regions(settings, serving), slots)
+
+    @staticmethod
+    def _learn_slots(replica: _Replica, configured: Mapping[str, int]) -> None:
+        done = _done(replica.samples)
+        for model, limit in configured.items() if done is not None else ():
+            if done is not None and model in done.models:
+                known = replica.slots.get(model, 0)
+                found = learned_slots(limit, done.models[model], done.window_s, known)
+                if found > limit:
+                    replica.slots[model] = found
 
     def _correct(self, pool: str) -> None:
         done = {name: _done(one.samples) for name, one in self._replicas.items() if one.pool == pool}

@@ -15,21 +15,23 @@ NO_HINTS = TableHints()
 KEEPALIVE_S = 5.0  # a worker takes 15 s of silence for a dead controller
 
 
-def limits(slot: Slot, max_inflight: str | int) -> dict[str, int]:
+def limits(
+    slot: Slot, max_inflight: str | int, learned: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
     """By model, how many calls the routers may send to the slot at once (a pool's ``max_inflight``)."""
     if max_inflight == "off":
         return {}
     if isinstance(max_inflight, int):
         return {model.name: max_inflight for model in slot.models}
-    return dict(slot.slots)
+    return {model: max(limit, learned.get(model, 0)) for model, limit in slot.slots.items()}
 
 
 def rows(
     slots: Iterable[Slot],
     max_inflight: Mapping[str, str | int] = MappingProxyType({}),
-    paces: Mapping[str, float] = MappingProxyType({}),
+    hints: TableHints = NO_HINTS,
 ) -> tuple[TableReplica, ...]:
-    """Ready and draining replicas, by id; ``max_inflight`` by pool, ``paces`` by instance."""
+    """Ready and draining replicas, by id; ``max_inflight`` by pool."""
     return tuple(
         TableReplica(
             slot.id,
@@ -39,9 +41,9 @@ def rows(
             slot.instance.grpc_port,
             slot.state is ReplicaState.DRAINING,
             tuple(model.name for model in slot.models if model.ready),
-            limits(slot, max_inflight.get(slot.pool, "auto")),
+            limits(slot, max_inflight.get(slot.pool, "auto"), hints.slots.get(slot.instance.instance, {})),
             {model.name: model.versions for model in slot.models if model.ready},
-            paces.get(slot.instance.instance, 1.0),
+            hints.paces.get(slot.instance.instance, 1.0),
         )
         for slot in sorted(slots, key=lambda slot: slot.id)
         if slot.state.serving and slot.instance is not None
@@ -107,7 +109,7 @@ class TableFeed:
             self._table.fleet,
             self.revision,
             policy,
-            rows(slots, max_inflight, hints.paces),
+            rows(slots, max_inflight, hints),
             settings,
             dict(asleep),
             dict(hints.regions),

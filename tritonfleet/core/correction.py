@@ -16,6 +16,8 @@ HOLD = 0.8  # a level ends when the measured pace is below so much of it
 MOST_UNSEEN = 1 - 1 / LEVELS[-1]
 EVIDENCE_S, EVIDENCE_REQUESTS = 0.5, 50  # of expected work, before a replica is called slow
 MOSTLY_SEEN = 0.2  # of its requests may come from elsewhere: of those nobody knows what they should cost
+BEYOND = 1.25  # times its instances: so many executions at once are more than measuring error
+MOST_SLOTS = 4096
 NEW_PRIOR = 1.5  # a prior changes when what is measured is off by this factor
 
 
@@ -90,6 +92,18 @@ def level(pace: float, before: float = 1.0) -> float:
     """The largest of `LEVELS` that ``pace`` reaches; the one ``before`` as long as it nearly does."""
     reached = max((one for one in LEVELS if one <= pace), default=1.0)
     return before if before > reached and pace >= HOLD * before else reached
+
+
+def learned_slots(configured: int, done: ModelDone, window_s: float, before: int) -> int:
+    """What a replica can usefully hold of a model whose backend does more than its configuration says: one
+    that takes further requests while others are under way, as engines with batching of their own do, has
+    more executions at once than it has instances. Then it is given twice as many as it had, which is as much
+    as keeps it busy and lets it show whether it can do yet more. Never less than before."""
+    at_once = done.busy_s / window_s if window_s > 0 else 0.0
+    known = max(configured, before)
+    if at_once <= BEYOND * done.instances:
+        return known
+    return max(known, min(2 * round(at_once), MOST_SLOTS))
 
 
 def prior(model: list[ModelDone], before: float | None) -> float | None:

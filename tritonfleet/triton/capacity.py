@@ -1,6 +1,6 @@
 """How many requests of a model a replica can usefully hold at once, from the model's configuration."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +15,37 @@ PIPELINE = 2  # one batch executing, the next one waiting: a cap of one lets the
 def slots_of(config: Any) -> int:
     """``config`` is a ``model_config_pb2.ModelConfig``; 0 means no limit.
 
-    instances × requests a batch can hold × 2. Requests are batched together only by the dynamic batcher.
-    Sequences, decoupled models and ensembles have no limit: what they hold is not theirs to choose, or
-    not told by the configuration.
+    instances × requests a batch can hold × 2. Requests are batched together only by the dynamic batcher,
+    which with preferred sizes makes no batch larger than the largest of them. Sequences and decoupled models
+    have no limit: what they hold is not theirs to choose, or not told by the configuration; of ensembles see
+    `ensemble_slots`.
     """
     if config.model_transaction_policy.decoupled or config.WhichOneof("scheduling_choice") in (
         "sequence_batching",
         "ensemble_scheduling",
     ):
         return 0
-    batch: int = max(config.max_batch_size, 1) if config.HasField("dynamic_batching") else 1
+    batch = 1
+    if config.HasField("dynamic_batching"):
+        preferred = max(config.dynamic_batching.preferred_batch_size, default=0)
+        batch = max(min(preferred or config.max_batch_size, config.max_batch_size), 1)
     return instances_of(config) * batch * PIPELINE
+
+
+def ensemble_slots(model: str, configs: Mapping[str, Any]) -> int:
+    """A request of an ensemble is at one of its steps at a time: with as many as all steps' models can hold
+    together none of them runs dry. 0, no limit, if one of the steps has none, or is not known."""
+    total = 0
+    for step in {step.model_name for step in configs[model].ensemble_scheduling.step}:
+        config = configs.get(step)
+        if config is None or step == model:
+            return 0
+        nested = config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+        slots = ensemble_slots(step, configs) if nested else slots_of(config)
+        if not slots:
+            return 0
+        total += slots
+    return total
 
 
 def instances_of(config: Any) -> int:
@@ -45,14 +65,17 @@ class Capacity:
 
 async def read_capacity(client: ReplicaClient, models: Iterable[str], timeout: float) -> Capacity:
     """A model whose configuration cannot be read has no limit."""
-    found = Capacity()
+    found, configs = Capacity(), {}
     for model in models:
         request = service_pb2.ModelConfigRequest(name=model).SerializeToString()
         answer = await client.call(MODEL_CONFIG, request, timeout, {})
         if answer.status == 0:
             config = service_pb2.ModelConfigResponse.FromString(answer.message).config
-            found.instances[model] = instances_of(config)
-            slots = slots_of(config)
-            if slots:
-                found.slots[model] = slots
+            configs[model] = config
+    for model, config in configs.items():
+        found.instances[model] = instances_of(config)
+        is_ensemble = config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+        slots = ensemble_slots(model, configs) if is_ensemble else slots_of(config)
+        if slots:
+            found.slots[model] = slots
     return found

@@ -73,6 +73,15 @@ def test_a_model_that_was_loaded_again_starts_anew_and_versions_add_up() -> None
     assert hints.for_table((), SERVING).paces == {}
 
 
+def test_a_backend_with_batching_of_its_own_is_given_more() -> None:
+    hints = Hints()
+    for second in range(0, 11, 2):  # three executions at once, on one instance
+        busy = [reading(30 * second, 3.0 * second)]
+        hints.count("main-0.1", "main", busy, [], {"m": 1}, float(second), {"m": 2})
+    assert hints.for_table((), SERVING).slots == {"main-0.1": {"m": 6}}
+    assert hints.for_table((), set()).slots == {}
+
+
 def test_those_that_ended_are_forgotten() -> None:
     hints = Hints()
     grown(hints, 20, foreign=25)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tritonfleet.controller import table as module
+from tritonfleet.controller.hints import TableHints
 from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.table import TableFeed, rows
 from tritonfleet.core.model import ModelStatus, ReplicaState
@@ -34,6 +35,15 @@ def test_a_row_names_the_instance_and_its_ready_models() -> None:
     assert row.versions == {"digits": ("1",)}
     assert [row.has_version("digits", version) for version in ("1", "2")] == [True, False]
     assert row.has_version("another", "2")  # of what it does not know it says nothing
+
+
+def test_a_limit_that_was_learned_counts_where_it_is_larger() -> None:
+    ready = slot("main-0", ReplicaState.READY, ModelStatus("m", True), ModelStatus("n", True))
+    ready.slots = {"m": 2, "n": 16}
+    hints = TableHints(slots={"main-0.3": {"m": 8, "n": 4}})
+    (row,) = rows([ready], {}, hints)
+    assert row.slots == {"m": 8, "n": 16}
+    assert rows([ready], {"main": 3}, hints)[0].slots == {"m": 3, "n": 3}
 
 
 def test_a_revision_is_a_change() -> None:

@@ -12,6 +12,7 @@ from tritonfleet.core.correction import (
     LEVELS,
     ModelDone,
     ReplicaDone,
+    learned_slots,
     level,
     paces,
     prior,
@@ -106,6 +107,22 @@ def test_every_pace_is_a_level_and_somebody_is_normal_in_load(windows: dict[str,
     found = paces(windows, {})
     assert found.keys() == windows.keys()
     assert set(found.values()) <= set(LEVELS)
+
+
+def test_a_backend_that_does_several_at_once_is_given_more_step_by_step() -> None:
+    """An engine of one instance, without Triton's batching, that runs up to 24 requests at once."""
+    slots, seen = 2, []
+    for _ in range(8):
+        at_once = min(slots, 24)  # as long as more than that wait in the router
+        slots = learned_slots(2, ModelDone(10.0 * at_once, 100, instances=1), 10.0, slots)
+        seen.append(slots)
+    assert seen == [4, 8, 16, 32, 48, 48, 48, 48]
+
+
+def test_a_backend_that_does_what_its_configuration_says_keeps_its_limit() -> None:
+    assert learned_slots(4, ModelDone(20.0, 100, instances=2), 10.0, 0) == 4
+    assert learned_slots(4, ModelDone(24.0, 100, instances=2), 10.0, 0) == 4
+    assert learned_slots(2, ModelDone(0.0, 0), 0.0, 8) == 8
 
 
 def test_the_prior_is_the_mean_cost_with_two_digits_and_changes_seldom() -> None:

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tritonfleet.triton.capacity import MODEL_CONFIG, Capacity, read_capacity, slots_of
+from tritonfleet.triton.capacity import MODEL_CONFIG, Capacity, ensemble_slots, read_capacity, slots_of
 from tritonfleet.triton.client import RawAnswer
 
 CASES = {
@@ -19,6 +19,14 @@ CASES = {
         "max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}]",
         32,
     ),
+    "preferred sizes": (
+        "max_batch_size: 8 dynamic_batching {preferred_batch_size: [2, 4]} instance_group [{count: 1}]",
+        8,
+    ),
+    "preferred sizes that cannot be": (
+        "max_batch_size: 8 dynamic_batching {preferred_batch_size: [16]} instance_group [{count: 1}]",
+        16,
+    ),
     "dynamic batching without batches": ("dynamic_batching {} instance_group [{count: 1}]", 2),
     "sequences": ("max_batch_size: 8 sequence_batching {}", 0),
     "decoupled": ("model_transaction_policy {decoupled: true}", 0),
@@ -30,6 +38,34 @@ CASES = {
 def test_slots(case: str) -> None:
     text, slots = CASES[case]
     assert slots_of(text_format.Parse(text, model_config_pb2.ModelConfig())) == slots
+
+
+def ensemble(*steps: str) -> str:
+    listed = ", ".join(f'{{model_name: "{step}"}}' for step in steps)
+    return f"ensemble_scheduling {{step: [{listed}]}}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "slots"),
+    [
+        (("one", "batched"), 18),
+        (("one", "one"), 2),  # the same model twice holds no more
+        (("one", "inner"), 20),
+        (("one", "streaming"), 0),
+        (("one", "unknown"), 0),
+        (("outer",), 0),  # Triton refuses it; here it must only end
+    ],
+)
+def test_an_ensemble_holds_what_its_steps_hold_together(steps: tuple[str, ...], slots: int) -> None:
+    texts = {
+        "one": "instance_group [{count: 1}]",
+        "batched": "max_batch_size: 8 dynamic_batching {} instance_group [{count: 1}]",
+        "streaming": "model_transaction_policy {decoupled: true}",
+        "inner": ensemble("one", "batched"),
+        "outer": ensemble(*steps),
+    }
+    configs = {name: text_format.Parse(text, model_config_pb2.ModelConfig()) for name, text in texts.items()}
+    assert ensemble_slots("outer", configs) == slots
 
 
 class Answering:
