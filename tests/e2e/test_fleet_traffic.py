@@ -207,6 +207,42 @@ def test_a_sequence_of_unary_calls_adds_up(fleet: RunningFleet, compression: str
         assert len(homes) == 2
 
 
+def step(client: triton.InferenceServerClient, sequence: int, value: int, **flags: bool) -> tuple[str, int]:
+    """A unary request of a sequence: which replica answered, and the sum so far."""
+    given = [tensor("INPUT", np.array([[value]], np.int32), "INT32")]
+    result = client.infer("accumulator", given, sequence_id=sequence, **flags)
+    return replica_of(result), int(result.as_numpy("SUM").reshape(-1)[0])
+
+
+def test_a_stream_goes_where_its_sequence_lives_and_never_adds_up_another_wrongly(
+    fleet: RunningFleet,
+) -> None:
+    """Two sequences on two replicas, begun by unary calls. A stream that carries on the one is bound to its
+    replica; the other's request in it meets Triton's START error, its sum stays right, the stream goes on."""
+    fleet.cli("scale", "2", "--wait")
+    with triton.InferenceServerClient(fleet.address) as client:
+        homes: dict[str, int] = {}
+        for sequence in range(7_001, 7_050):
+            home, _ = step(client, sequence, 10, sequence_start=True)
+            homes.setdefault(home, sequence)
+            if len(homes) == 2:
+                break
+        here, elsewhere = homes["main-1"], homes["main-0"]
+        answers: Queue[tuple[Any, Any]] = Queue()
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        got = []
+        for sequence in (here, elsewhere, here):
+            client.async_stream_infer(
+                "accumulator", [tensor("INPUT", np.array([[1]], np.int32), "INT32")], sequence_id=sequence
+            )
+            got.append(answers.get(timeout=20))
+        client.stop_stream()
+        assert [result and int(result.as_numpy("SUM").reshape(-1)[0]) for result, _ in got] == [11, None, 12]
+        assert "must specify the START flag" in str(got[1][1])
+        assert step(client, elsewhere, 5, sequence_end=True) == ("main-0", 15)
+        assert step(client, here, 5, sequence_end=True) == ("main-1", 17)
+
+
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
 def test_compressed_calls_pass(fleet: RunningFleet, compression: str) -> None:
     with triton.InferenceServerClient(fleet.address) as client:

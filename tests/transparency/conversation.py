@@ -62,6 +62,15 @@ class Conversation:
         self._note("stream ended", call.code().name, call.details() or "", None)
         return answers
 
+    def metadata_of(self, rpc: str, request: Message, **more: Any) -> None:
+        """What a unary call's answer says besides the message: before and after it."""
+        call = self.channel.unary_unary(SERVICE + rpc).future(
+            request.SerializeToString(), timeout=TIMEOUT_S, **more
+        )
+        call.exception()
+        for when, found in (("before", call.initial_metadata()), ("after", call.trailing_metadata())):
+            self._note(f"metadata {when} {rpc}", call.code().name, "", sorted(map(tuple, found)))
+
     def note(self, **facts: Any) -> None:
         """Write down something else that must be the same everywhere."""
         self._note("noted", "", "", facts)

@@ -1,5 +1,6 @@
 """To a client a fleet is one Triton: the same conversation, the same statuses, messages, answers."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from conversation import Conversation, add, digits, echo, infer, repeat
+from running_fleet import REPOSITORY
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import shared_memory
 
@@ -162,6 +164,124 @@ def sequences(server: Conversation) -> None:
     server.ask("ModelInfer", add(1, 0))
 
 
+@talk
+def sequences_that_cannot_be(server: Conversation) -> None:
+    server.ask("ModelInfer", add(1, 990_001))
+    server.ask("ModelInfer", add(1, 990_001, end=True))
+    server.ask("ModelInfer", add(1, "never begun"))
+    server.ask("ModelInfer", add(1, "", start=True))
+    server.stream([add(1, 990_002), add(2, 990_002, start=True), add(3, 990_002, end=True)])
+    server.ask("ModelInfer", add(4, 990_002))
+
+
+@talk
+def sequences_that_begin_again(server: Conversation) -> None:
+    for end in (False, True):
+        server.ask("ModelInfer", add(5, 990_003, start=True))
+        server.ask("ModelInfer", add(6, 990_003))
+        server.stream([add(7, 990_003), add(8, 990_003, end=end)])
+    server.ask("ModelInfer", add(1, 990_003))
+    server.ask("ModelInfer", add(1, "990003", start=True))  # another kind of id: another sequence
+    server.ask("ModelInfer", add(2, "990003", end=True))
+
+
+@talk
+def many_sequences_at_once(server: Conversation) -> None:
+    """Some by unary calls, some in streams, some in both; steps of one between steps of others."""
+    names = [991_000 + number for number in range(12)]
+    for name in names:
+        server.ask("ModelInfer", add(name, name, start=True))
+    for step in range(3):
+        for name in names:
+            if name % 3:
+                server.ask("ModelInfer", add(step, name))
+            else:
+                server.stream([add(step, name)])
+    server.stream([add(1, "in a stream", start=True)])
+    server.ask("ModelInfer", add(2, "in a stream"))
+    server.stream([add(3, "in a stream", end=True)])
+    for name in names:
+        server.ask("ModelInfer", add(0, name, end=True))
+
+
+@talk
+def parameters_of_requests(server: Conversation) -> None:
+    for more in ({"priority": 1}, {"priority": 7}, {"timeout": 5_000_000}, {"my_own": "x"}, {"other": True}):
+        server.ask("ModelInfer", digits(**more))
+    request = digits()
+    request.parameters["priority"].uint64_param = 2
+    request.parameters["share"].double_param = 0.5
+    server.ask("ModelInfer", request)
+    request.outputs[0].parameters["classification"].int64_param = 3
+    server.ask("ModelInfer", request)
+    request.outputs[0].parameters["classification"].int64_param = -1
+    server.ask("ModelInfer", request)
+
+
+@talk
+def tensors_in_every_form(server: Conversation) -> None:
+    """Values as typed fields instead of bytes, in both, in neither, of the wrong length, none at all."""
+    request = service_pb2.ModelInferRequest(model_name="digits")
+    image = request.inputs.add(name="IMAGE", datatype="FP32", shape=[1, 64])
+    image.contents.fp32_contents.extend([1.0] * 64)
+    for name in ("SCORES", "LABEL"):
+        request.outputs.add(name=name)
+    server.ask("ModelInfer", request)
+    request.raw_input_contents.append(bytes(256))
+    server.ask("ModelInfer", request)
+    image.ClearField("contents")
+    server.ask("ModelInfer", request)
+    del request.raw_input_contents[:]
+    server.ask("ModelInfer", request)
+    request.raw_input_contents.append(bytes(255))
+    server.ask("ModelInfer", request)
+    image.shape[:] = [0, 64]
+    request.raw_input_contents[:] = [b""]
+    server.ask("ModelInfer", request)
+    image.shape[:] = [-1, 64]
+    server.ask("ModelInfer", request)
+    image.datatype = "FP99"
+    server.ask("ModelInfer", request)
+
+
+@talk
+def large_messages(server: Conversation) -> None:
+    for size in (0, 65_535, 5_000_000):
+        values = np.arange(size, dtype=np.uint32).astype(np.uint8).tobytes()
+        request = echo(values)
+        stub = server.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            answer = service_pb2.ModelInferResponse.FromString(stub(request.SerializeToString(), timeout=30))
+            server.note(size=size, same=answer.raw_output_contents[0] == values)
+        except grpc.RpcError as error:  # a client takes 4 MB unless it asks for more
+            server.note(size=size, status=error.code().name)  # type: ignore[attr-defined] # a call
+
+
+@talk
+def what_comes_beside_an_answer(server: Conversation) -> None:
+    server.metadata_of("ServerLive", service_pb2.ServerLiveRequest())
+    server.metadata_of("ModelReady", service_pb2.ModelReadyRequest(name="digits"))
+    server.metadata_of("RepositoryIndex", service_pb2.RepositoryIndexRequest())
+    server.metadata_of("ModelMetadata", service_pb2.ModelMetadataRequest(name="none"))
+    server.metadata_of("ModelInfer", digits(), metadata=(("traceparent", "00-1-2-01"), ("x-bin", b"\0\xff")))
+    server.metadata_of("ModelInfer", digits(65))
+
+
+@talk
+def streams_of_compressed_and_broken_messages(server: Conversation) -> None:
+    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+        server.stream([echo(b"x" * 3000), digits(3)], compression=compression)
+    call = server.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(
+        iter([b"\xff\xff\xff"]), timeout=30
+    )
+    try:
+        answers = list(call)
+        server.note(answers=len(answers))
+    except grpc.RpcError:
+        pass
+    server.note(status=call.code().name, words=call.details())
+
+
 # ---------------------------------------------------------------- model control
 
 
@@ -220,8 +340,6 @@ def loading_with_another_configuration(server: Conversation) -> None:
     }
     for tensor in (*config["input"], *config["output"]):
         tensor["dims"] = [int(size) for size in tensor["dims"]]
-    import json
-
     server.ask("RepositoryModelLoad", load("digits", config=json.dumps(config)))
     for _ in range(6):  # whichever replica answers
         server.ask("ModelConfig", service_pb2.ModelConfigRequest(name="digits"))
@@ -241,6 +359,40 @@ def loading_what_cannot_be_loaded(server: Conversation) -> None:
     server.ask("RepositoryModelUnload", unload("none"))
     server.ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(repository_name="another"))
     server.ask("ModelInfer", digits())
+
+
+@talk
+def loading_versions(server: Conversation) -> None:
+    """A model made of files in the request, with two versions of three."""
+    source = (REPOSITORY / "echo" / "1" / "model.py").read_bytes()
+    config = json.loads(
+        '{"name": "pair", "backend": "python", "version_policy": {"specific": {"versions": [1, 3]}},'
+        '"input": [{"name": "INPUT0", "data_type": "TYPE_UINT8", "dims": [-1]}],'
+        '"output": [{"name": "OUTPUT0", "data_type": "TYPE_UINT8", "dims": [-1]},'
+        '{"name": "REPLICA", "data_type": "TYPE_STRING", "dims": [1]}]}'
+    )
+    files = {f"file:{version}/model.py": source for version in (1, 2, 3)}
+    server.ask("RepositoryModelLoad", load("pair", config=json.dumps(config), **files))
+    for version in ("", "1", "2", "3", "4"):
+        request = echo(b"which")
+        request.model_name, request.model_version = "pair", version
+        for _ in range(4):  # whichever replica answers
+            server.ask("ModelInfer", request)
+        server.stream([request])
+        server.ask("ModelReady", service_pb2.ModelReadyRequest(name="pair", version=version))
+        server.ask("ModelMetadata", service_pb2.ModelMetadataRequest(name="pair", version=version))
+        server.ask("ModelConfig", service_pb2.ModelConfigRequest(name="pair", version=version))
+    server.ask("RepositoryIndex")
+    config["version_policy"] = {"latest": {"num_versions": 1}}
+    server.ask("RepositoryModelLoad", load("pair", config=json.dumps(config), **files))
+    for version in ("1", "3"):
+        request.model_version = version
+        for _ in range(4):
+            server.ask("ModelInfer", request)
+    server.ask("RepositoryIndex")
+    server.ask("RepositoryModelUnload", unload("pair"))
+    gone(server, "pair")
+    server.ask("RepositoryIndex")
 
 
 # ---------------------------------------------------------------- statistics
@@ -295,6 +447,9 @@ def system_shared_memory(server: Conversation) -> None:
         result = shared_memory.get_contents_as_numpy(region, np.uint8, [200])
         assert np.array_equal(result[100:], values)
         server.ask("SystemSharedMemoryStatus", service_pb2.SystemSharedMemoryStatusRequest(name="none"))
+        for offset, size in ((150, 100), (0, 101), (0, 99), (2**62, 100)):  # out of it, or not as announced
+            server.ask("ModelInfer", from_region("region", offset, size))
+        server.ask("ModelInfer", from_region("another"))
         unregister(server, "region")
         server.ask("ModelInfer", from_region("region"))
         server.ask("SystemSharedMemoryRegister", register)
@@ -314,15 +469,15 @@ def unregister(server: Conversation, name: str = "") -> None:
         time.sleep(0.02)
 
 
-def from_region(name: str) -> Any:
-    """echo of the first 100 bytes of a region into its last 100."""
+def from_region(name: str, begin: int = 0, size: int = 100) -> Any:
+    """echo of the first 100 bytes of a region, or others, into its last 100."""
     request = service_pb2.ModelInferRequest(model_name="echo")
     tensor = request.inputs.add(name="INPUT0", datatype="UINT8", shape=[100])
     wanted = request.outputs.add(name="OUTPUT0")
     for parameters, offset in ((tensor.parameters, 0), (wanted.parameters, 100)):
         parameters["shared_memory_region"].string_param = name
-        parameters["shared_memory_byte_size"].int64_param = 100
-        parameters["shared_memory_offset"].int64_param = offset
+        parameters["shared_memory_byte_size"].int64_param = size if offset == 0 else 100
+        parameters["shared_memory_offset"].int64_param = offset or begin
     return request
 
 
