@@ -19,7 +19,7 @@ class Conversation:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
         self.client = triton.InferenceServerClient(address)
         self.record: list[Said] = []
 

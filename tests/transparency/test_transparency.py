@@ -3,26 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
+import inference_talks  # noqa: F401 # they are had, too
 import numpy as np
 import pytest
-from conversation import Conversation, add, digits, echo, infer, repeat
+from conversation import Conversation, digits, echo
 from running_fleet import REPOSITORY
+from talks import TALKS, Talk, talk
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import shared_memory
 
 pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("transparency")]
-
-Talk = Callable[[Conversation], None]
-TALKS: list[Talk] = []
-
-
-def talk(function: Talk) -> Talk:
-    TALKS.append(function)
-    return function
 
 
 @pytest.mark.parametrize("talk", TALKS, ids=lambda talk: talk.__name__)
@@ -102,184 +95,6 @@ def compressed_requests(server: Conversation) -> None:
         known = service_pb2.ModelReadyRequest(name="digits")
         assert server.ask("ModelReady", known, compression=compression).ready
         server.ask("ModelInfer", digits(4), compression=compression)
-
-
-# ---------------------------------------------------------------- inference
-
-
-@talk
-def inference(server: Conversation) -> None:
-    server.ask("ModelInfer", digits(1))
-    server.ask("ModelInfer", digits(64))
-    request = echo(b"x" * 100_000)
-    request.id = "my id"
-    assert server.ask("ModelInfer", request).id == "my id"
-    request.model_version = "1"
-    server.ask("ModelInfer", request)
-
-
-@talk
-def inference_that_cannot_be(server: Conversation) -> None:
-    server.ask("ModelInfer", digits(65))
-    server.ask("ModelInfer", infer("none", ("IMAGE", np.zeros((1, 64), np.float32), "FP32")))
-    server.ask("ModelInfer", infer("digits", ("PICTURE", np.zeros((1, 64), np.float32), "FP32")))
-    server.ask("ModelInfer", infer("digits", ("IMAGE", np.zeros((1, 63), np.float32), "FP32")))
-    server.ask("ModelInfer", infer("digits", ("IMAGE", np.zeros((1, 64), np.int32), "INT32")))
-    server.ask("ModelInfer", infer("digits"))
-    server.ask(
-        "ModelInfer", infer("digits", ("IMAGE", np.zeros((1, 64), np.float32), "FP32"), outputs=("NO",))
-    )
-    for version in ("7", "x"):
-        request = digits()
-        request.model_version = version
-        server.ask("ModelInfer", request)
-    server.ask("ModelInfer", digits(triton_of_mine=1))
-    server.ask("ModelInfer", repeat(1, 2))
-    server.ask("ModelInfer", service_pb2.ModelInferRequest())
-
-
-@talk
-def streams(server: Conversation) -> None:
-    answers = server.stream([repeat(4, 5, 6, triton_enable_empty_final_response=True)])
-    assert len(answers) == 4
-    server.stream([echo(b"one"), echo(b"two"), digits(2)])
-    server.stream([])
-
-
-@talk
-def streams_with_errors(server: Conversation) -> None:
-    wrong = infer("none", ("IN", np.zeros(1, np.int32), "INT32"))
-    server.stream([wrong, echo(b"goes on")])
-    server.stream([wrong], metadata=(("triton_grpc_error", "true"),))
-
-
-@talk
-def sequences(server: Conversation) -> None:
-    number = int.from_bytes(os.urandom(4), "big")
-    server.ask("ModelInfer", add(1, number, start=True))
-    server.ask("ModelInfer", add(2, number))
-    server.ask("ModelInfer", add(3, number, end=True))
-    name = os.urandom(4).hex()
-    server.stream([add(1, name, start=True), add(5, name), add(7, name, end=True)])
-    server.ask("ModelInfer", add(1, 0))
-
-
-@talk
-def sequences_that_cannot_be(server: Conversation) -> None:
-    server.ask("ModelInfer", add(1, 990_001))
-    server.ask("ModelInfer", add(1, 990_001, end=True))
-    server.ask("ModelInfer", add(1, "never begun"))
-    server.ask("ModelInfer", add(1, "", start=True))
-    server.stream([add(1, 990_002), add(2, 990_002, start=True), add(3, 990_002, end=True)])
-    server.ask("ModelInfer", add(4, 990_002))
-
-
-@talk
-def sequences_that_begin_again(server: Conversation) -> None:
-    for end in (False, True):
-        server.ask("ModelInfer", add(5, 990_003, start=True))
-        server.ask("ModelInfer", add(6, 990_003))
-        server.stream([add(7, 990_003), add(8, 990_003, end=end)])
-    server.ask("ModelInfer", add(1, 990_003))
-    server.ask("ModelInfer", add(1, "990003", start=True))  # another kind of id: another sequence
-    server.ask("ModelInfer", add(2, "990003", end=True))
-
-
-@talk
-def many_sequences_at_once(server: Conversation) -> None:
-    """Some by unary calls, some in streams, some in both; steps of one between steps of others."""
-    names = [991_000 + number for number in range(12)]
-    for name in names:
-        server.ask("ModelInfer", add(name, name, start=True))
-    for step in range(3):
-        for name in names:
-            if name % 3:
-                server.ask("ModelInfer", add(step, name))
-            else:
-                server.stream([add(step, name)])
-    server.stream([add(1, "in a stream", start=True)])
-    server.ask("ModelInfer", add(2, "in a stream"))
-    server.stream([add(3, "in a stream", end=True)])
-    for name in names:
-        server.ask("ModelInfer", add(0, name, end=True))
-
-
-@talk
-def parameters_of_requests(server: Conversation) -> None:
-    for more in ({"priority": 1}, {"priority": 7}, {"timeout": 5_000_000}, {"my_own": "x"}, {"other": True}):
-        server.ask("ModelInfer", digits(**more))
-    request = digits()
-    request.parameters["priority"].uint64_param = 2
-    request.parameters["share"].double_param = 0.5
-    server.ask("ModelInfer", request)
-    request.outputs[0].parameters["classification"].int64_param = 3
-    server.ask("ModelInfer", request)
-    request.outputs[0].parameters["classification"].int64_param = -1
-    server.ask("ModelInfer", request)
-
-
-@talk
-def tensors_in_every_form(server: Conversation) -> None:
-    """Values as typed fields instead of bytes, in both, in neither, of the wrong length, none at all."""
-    request = service_pb2.ModelInferRequest(model_name="digits")
-    image = request.inputs.add(name="IMAGE", datatype="FP32", shape=[1, 64])
-    image.contents.fp32_contents.extend([1.0] * 64)
-    for name in ("SCORES", "LABEL"):
-        request.outputs.add(name=name)
-    server.ask("ModelInfer", request)
-    request.raw_input_contents.append(bytes(256))
-    server.ask("ModelInfer", request)
-    image.ClearField("contents")
-    server.ask("ModelInfer", request)
-    del request.raw_input_contents[:]
-    server.ask("ModelInfer", request)
-    request.raw_input_contents.append(bytes(255))
-    server.ask("ModelInfer", request)
-    image.shape[:] = [0, 64]
-    request.raw_input_contents[:] = [b""]
-    server.ask("ModelInfer", request)
-    image.shape[:] = [-1, 64]
-    server.ask("ModelInfer", request)
-    image.datatype = "FP99"
-    server.ask("ModelInfer", request)
-
-
-@talk
-def large_messages(server: Conversation) -> None:
-    for size in (0, 65_535, 5_000_000):
-        values = np.arange(size, dtype=np.uint32).astype(np.uint8).tobytes()
-        request = echo(values)
-        stub = server.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        try:
-            answer = service_pb2.ModelInferResponse.FromString(stub(request.SerializeToString(), timeout=30))
-            server.note(size=size, same=answer.raw_output_contents[0] == values)
-        except grpc.RpcError as error:  # a client takes 4 MB unless it asks for more
-            server.note(size=size, status=error.code().name)  # type: ignore[attr-defined] # a call
-
-
-@talk
-def what_comes_beside_an_answer(server: Conversation) -> None:
-    server.metadata_of("ServerLive", service_pb2.ServerLiveRequest())
-    server.metadata_of("ModelReady", service_pb2.ModelReadyRequest(name="digits"))
-    server.metadata_of("RepositoryIndex", service_pb2.RepositoryIndexRequest())
-    server.metadata_of("ModelMetadata", service_pb2.ModelMetadataRequest(name="none"))
-    server.metadata_of("ModelInfer", digits(), metadata=(("traceparent", "00-1-2-01"), ("x-bin", b"\0\xff")))
-    server.metadata_of("ModelInfer", digits(65))
-
-
-@talk
-def streams_of_compressed_and_broken_messages(server: Conversation) -> None:
-    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
-        server.stream([echo(b"x" * 3000), digits(3)], compression=compression)
-    call = server.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(
-        iter([b"\xff\xff\xff"]), timeout=30
-    )
-    try:
-        answers = list(call)
-        server.note(answers=len(answers))
-    except grpc.RpcError:
-        pass
-    server.note(status=call.code().name, words=call.details())
 
 
 # ---------------------------------------------------------------- model control
