@@ -239,8 +239,19 @@ def curl_speaks_http2() -> bool:
 def test_curl(fleet: RunningFleet, question: str, tmp_path: Path) -> None:
     answer = tmp_path / "answer.bin"
     head = run(
-        ["curl", "-sS", "--http2-prior-knowledge", *HEADERS, "--data-binary", f"@{question}",
-         "-D", "-", "-o", str(answer), f"http://{fleet.address}{SERVICE}ModelReady"]
+        [
+            "curl",
+            "-sS",
+            "--http2-prior-knowledge",
+            *HEADERS,
+            "--data-binary",
+            f"@{question}",
+            "-D",
+            "-",
+            "-o",
+            str(answer),
+            f"http://{fleet.address}{SERVICE}ModelReady",
+        ]
     )
     assert answer.read_bytes() == TRUE
     assert re.search(r"^HTTP/2 200", head)
@@ -259,8 +270,17 @@ def test_curl_without_grpc_is_told_in_words(fleet: RunningFleet) -> None:
 def test_nghttp(fleet: RunningFleet, question: str) -> None:
     """With its padding and its own window sizes, which no gRPC client uses."""
     said = run(
-        ["nghttp", "-v", "--no-dep", "--padding=37", "--window-bits=16", *HEADERS, "-d", question,
-         f"http://{fleet.address}{SERVICE}ModelReady"]
+        [
+            "nghttp",
+            "-v",
+            "--no-dep",
+            "--padding=37",
+            "--window-bits=16",
+            *HEADERS,
+            "-d",
+            question,
+            f"http://{fleet.address}{SERVICE}ModelReady",
+        ]
     )
     assert re.search(r"recv \(stream_id=\d+\) :status: 200", said), said
     assert re.search(r"recv \(stream_id=\d+\) grpc-status: 0", said), said
@@ -284,8 +304,15 @@ def test_h2load(fleet: RunningFleet, tmp_path: Path) -> None:
             .ByteSize()
         )
     said = run(
-        ["h2load", "-n600", "-c3", "-m10", f"--data={body}", *HEADERS,
-         f"http://{fleet.address}{SERVICE}ModelInfer"]
+        [
+            "h2load",
+            "-n600",
+            "-c3",
+            "-m10",
+            f"--data={body}",
+            *HEADERS,
+            f"http://{fleet.address}{SERVICE}ModelInfer",
+        ]
     )
     assert "600 succeeded, 0 failed, 0 errored, 0 timeout" in said
     assert f"({600 * size}) data" in said
