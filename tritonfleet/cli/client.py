@@ -5,16 +5,15 @@ One `ControlClient` speaks to one fleet's controller over its unix socket. Every
 command that starts the fleet.
 """
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
+from tritonfleet.cli import unix_http
 from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.core.board import Board
 from tritonfleet.core.wire import (
@@ -30,9 +29,8 @@ from tritonfleet.core.wire import (
     ScaleRequest,
 )
 
-REQUEST_TIMEOUT_S = 30.0  # a request only records a wish, so this is far more than any needs
-CONNECT_TIMEOUT_S = 2.0
 EVENT_SILENCE_S = 3600.0  # a followed event stream may be silent for long
+FIRST_ERROR = 400  # HTTP status
 
 _KIND_CODES = {
     "not_found": ExitCode.USAGE,
@@ -56,16 +54,11 @@ class UnreachableError(CliError):
 
 
 class ControlClient:
-    """A context manager; not for use by several threads."""
+    """A context manager, though nothing stays open between two requests: who uses it need not know."""
 
     def __init__(self, fleet: str, path: Path) -> None:
         self.fleet = fleet
         self.socket = path
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)),
-            base_url="http://controller/v1",
-            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -73,13 +66,10 @@ class ControlClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        return
 
     def __repr__(self) -> str:
         return f"<ControlClient of {self.fleet} at {self.socket}>"
-
-    def close(self) -> None:
-        self._http.close()
 
     def snapshot(self) -> FleetSnapshot:
         return self._ask("GET", "/snapshot", FleetSnapshot)
@@ -110,55 +100,44 @@ class ControlClient:
 
     def events(self, since: int = 0, *, follow: bool = False) -> Iterator[Event]:
         """Events with a number above ``since``, oldest first; with ``follow``, until the stream ends."""
-        self._knock()
-        query: dict[str, str] = {"since": str(since)}
-        timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        if follow:
-            query["follow"] = "1"
-            timeout = httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=EVENT_SILENCE_S)
+        target = f"/v1/events?since={since}" + ("&follow=1" if follow else "")
+        timeouts = unix_http.Timeouts(read=EVENT_SILENCE_S) if follow else unix_http.Timeouts()
+        begun = False
         try:
-            with self._http.stream("GET", "/events", params=query, timeout=timeout) as response:
-                if response.is_error:
-                    response.read()
-                    raise refusal(response)
-                for line in response.iter_lines():
+            with unix_http.asked(self.socket, "GET", target, timeouts=timeouts) as answer:
+                begun = True
+                if answer.status >= FIRST_ERROR:
+                    raise refusal(answer.status, answer.body())
+                for line in answer.lines():
                     if line.strip():
                         yield msgspec.json.decode(line, type=Event)
-        except httpx.RemoteProtocolError:
-            return  # the controller went away in the middle of a line: the stream has ended
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+        except unix_http.FAILURES as error:
+            if not begun:
+                raise self._unreachable(error) from error
+            # else the controller went away in the middle of a line: the stream has ended
         except msgspec.MsgspecError as error:
             raise self._foreign(error) from error
 
-    def _ask(self, method: str, path: str, answer: type[T], body: Any = None) -> T:
+    def _ask(self, method: str, path: str, expected: type[T], body: Any = None) -> T:
         content = msgspec.json.encode(body) if body is not None else None
-        self._knock()
-        headers = {"content-type": "application/json"} if content is not None else None
         try:
-            response = self._http.request(method, path, content=content, headers=headers)
-        except httpx.TransportError as error:
+            with unix_http.asked(self.socket, method, "/v1" + path, content) as answer:
+                status, got = answer.status, answer.body()
+        except unix_http.FAILURES as error:
             raise self._unreachable(error) from error
-        if response.is_error:
-            raise refusal(response)
+        if status >= FIRST_ERROR:
+            raise refusal(status, got)
         try:
-            return msgspec.json.decode(response.content, type=answer)
+            return msgspec.json.decode(got, type=expected)
         except msgspec.MsgspecError as error:
             raise self._foreign(error) from error
 
-    def _knock(self) -> None:
-        """Raise UnreachableError if nobody listens: httpx would leave the refused socket to the collector."""
-        try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(CONNECT_TIMEOUT_S)
-                probe.connect(str(self.socket))
-        except FileNotFoundError:
-            raise UnreachableError(self.fleet, self.socket, "it is not running") from None
-        except OSError as error:
-            raise UnreachableError(self.fleet, self.socket, error.strerror or str(error)) from error
-
-    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
-        return UnreachableError(self.fleet, self.socket, str(error) or type(error).__name__)
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        if isinstance(error, FileNotFoundError):
+            why = "it is not running"
+        else:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return UnreachableError(self.fleet, self.socket, why)
 
     def _foreign(self, error: Exception) -> CliError:
         return CliError(
@@ -169,11 +148,11 @@ class ControlClient:
         )
 
 
-def refusal(response: httpx.Response) -> CliError:
+def refusal(status: int, body: bytes) -> CliError:
     """The error that a 4xx or 5xx answer stands for."""
     try:
-        problem = msgspec.json.decode(response.content, type=Problem)
+        problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
-        text = response.text.strip()[:300]
-        return CliError(ExitCode.FAILED, f"the controller answered {response.status_code}: {text}")
+        text = body.decode(errors="replace").strip()[:300]
+        return CliError(ExitCode.FAILED, f"the controller answered {status}: {text}")
     return CliError(_KIND_CODES.get(problem.kind, ExitCode.FAILED), problem.message, hint=problem.hint)

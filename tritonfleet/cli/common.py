@@ -1,5 +1,6 @@
 """What the command groups share: the global options' data, the words of the help."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,12 @@ def settings_of(context: typer.Context) -> "Settings":
     from tritonfleet.cli.terminal import Output, ProgressKind, Settings
 
     raw = context.obj
-    return Settings(**{**raw, "output": Output(raw["output"]), "progress": ProgressKind(raw["progress"])})
+    typed = {
+        "file": Path(raw["file"]) if raw["file"] else None,
+        "output": Output(raw["output"]),
+        "progress": ProgressKind(raw["progress"]),
+    }
+    return Settings(**{**raw, **typed})
 
 
 def seconds(text: str, option: str) -> float:

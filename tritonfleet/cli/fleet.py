@@ -18,11 +18,15 @@ DEFAULT_FILE = "tritonfleet.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One fleet. ``spec`` is None when it was named by ``--fleet``."""
+    """One fleet. ``listen``, the router's address, is known where the whole file was read."""
 
     name: str
     paths: FleetPaths
-    spec: "FleetSpec | None"
+    listen: str = ""
+
+    @classmethod
+    def of(cls, spec: "FleetSpec") -> "Target":
+        return cls(spec.name, FleetPaths.of(spec.name), str(spec.router.listen))
 
     def client(self) -> "ControlClient":
         from tritonfleet.cli.client import ControlClient
@@ -56,12 +60,20 @@ def load(settings: Settings) -> "FleetSpec":
 
 
 def locate(settings: Settings) -> Target:
-    """The fleet that is meant: ``--fleet``, or the one the fleet file describes."""
+    """The fleet that is meant: ``--fleet``, or the one the fleet file describes.
+
+    Of the file only the name is looked at, so that one with mistakes still serves to see what runs. Raises
+    CliError (usage) where not even that can be read.
+    """
     if settings.fleet:
-        return Target(settings.fleet, FleetPaths.of(settings.fleet), None)
+        return Target(settings.fleet, FleetPaths.of(settings.fleet))
+    from tritonfleet.config import fleet_name
+
+    if name := fleet_name(fleet_file(settings), os.environ):
+        return Target(name, FleetPaths.of(name))
     try:
         spec = load(settings)
     except CliError as error:
         error.hint = error.hint or "a running fleet can be reached without its file: --fleet NAME"
         raise
-    return Target(spec.name, FleetPaths.of(spec.name), spec)
+    return Target.of(spec)

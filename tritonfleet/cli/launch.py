@@ -75,7 +75,7 @@ def _ended(code: int, target: Target, log_path: Path, began_at: int) -> CliError
         lines = log.read().decode(errors="replace").splitlines()
     words = what_went_wrong(lines)
     if code == CANNOT_LISTEN:
-        address = f" {target.spec.router.listen}" if target.spec is not None else ""
+        address = f" {target.listen}" if target.listen else ""
         return CliError(
             ExitCode.FAILED,
             f"the router's address{address} is taken by another program",

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 
-from tritonfleet.drivers.logs import generations_of
-
 TAIL_BYTES = 1 << 20  # as much of a file's end as is read for its last lines
 FOLLOW_INTERVAL_S = 0.2
 EXCERPT_LINES = 20
@@ -30,7 +28,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.log")) if folder.is_dir() else []
 
 
-def chosen(folder: Path, target: str, pools: frozenset[str] = frozenset()) -> list[Path]:
+def chosen(folder: Path, target: str) -> list[Path]:
     """The files of ``target``: a replica, a pool, ``router``, ``controller``; "" means every one.
 
     An empty list means nothing of that name has logged.
@@ -40,8 +38,6 @@ def chosen(folder: Path, target: str, pools: frozenset[str] = frozenset()) -> li
         exact = [name for name in found if name == target]
         numbered = re.compile(re.escape(target) + r"-\d+")
         found = exact or [name for name in found if numbered.fullmatch(name)]
-        if not found and target in pools:
-            return []
     return [folder / f"{name}.log" for name in found]
 
 
@@ -50,6 +46,8 @@ def last_lines(path: Path, count: int | None) -> list[str]:
 
     Of each file at most its last `TAIL_BYTES` are read. A missing file has no lines.
     """
+    from tritonfleet.drivers.logs import generations_of  # the package brings pydantic
+
     lines: list[str] = []
     for file in reversed(generations_of(path)):
         if count is not None and len(lines) >= count:

@@ -5,7 +5,6 @@ completion and `version` answer at once.
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from tritonfleet.cli import file_commands, watch_commands
 from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
+from tritonfleet.cli.quick import QuickGroup
 
 WAIT_TIMEOUT = "10m"
 
@@ -23,6 +23,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="tritonfleet",
+    cls=QuickGroup,
     help="Replicas of NVIDIA Triton behind one gRPC address: started, watched, scaled, replaced.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -36,11 +37,15 @@ app = typer.Typer(
 def options(
     context: typer.Context,
     file: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            "--file", "-f", envvar="TRITONFLEET_FILE", help="The fleet file.  [default: tritonfleet.yaml]"
+            "--file",
+            "-f",
+            metavar="FILE",
+            envvar="TRITONFLEET_FILE",
+            help="The fleet file.  [default: tritonfleet.yaml]",
         ),
-    ] = None,
+    ] = "",
     fleet: Annotated[
         str,
         typer.Option(
@@ -175,9 +180,9 @@ def ps(context: typer.Context) -> None:
 
     -o wide adds ports, process, models and Triton's own statistics.
     """
-    from tritonfleet.cli import show
+    from tritonfleet.cli import ps as command
 
-    show.ps(settings_of(context))
+    command.ps(settings_of(context))
 
 
 app.command("status", hidden=True, help="The same as ps.")(ps)

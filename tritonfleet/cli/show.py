@@ -1,4 +1,4 @@
-"""`ps`, `events`, `logs`, `describe`: look, change nothing."""
+"""`events`, `logs`, `describe`: look, change nothing."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,18 +17,6 @@ from tritonfleet.core.wire import Event
 SHOWN_EVENTS = 50  # to a person who does not say how many; a program gets all
 DESCRIBED_EVENTS = 10
 DESCRIBED_LOG_LINES = 15
-
-
-def ps(settings: Settings) -> None:
-    with fleet.locate(settings).client() as client:
-        snapshot = client.snapshot()
-    if settings.output in (Output.JSON, Output.YAML):
-        show_data(snapshot, settings.output)
-    elif settings.output is Output.NAME:
-        for replica in snapshot.replicas:
-            show_line(replica.id)
-    else:
-        show(render.ps(snapshot, width(), wide=settings.output is Output.WIDE))
 
 
 def events(settings: Settings, since: str, kind: str, tail: int | None, *, follow: bool) -> None:
@@ -111,8 +99,7 @@ def logs(settings: Settings, name: str, tail: int, *, follow: bool) -> None:
     """Log lines of a replica, a pool, the routers, the controller, or all of them with their names."""
     target = fleet.locate(settings)
     folder = target.paths.logs
-    pools = frozenset(target.spec.pools) if target.spec is not None else frozenset[str]()
-    paths = logfiles.chosen(folder, name, pools)
+    paths = logfiles.chosen(folder, name)
     if not paths:
         if not logfiles.names(folder):
             raise CliError(
@@ -120,6 +107,7 @@ def logs(settings: Settings, name: str, tail: int, *, follow: bool) -> None:
                 f"fleet {target.name!r} has no logs yet in {folder}",
                 hint="start it: tritonfleet up",
             )
+        pools = () if settings.fleet else tuple(fleet.load(settings).pools)
         if name in pools:
             raise CliError(ExitCode.FAILED, f"no replica of pool {name!r} has logged yet")
         known = {*logfiles.names(folder), *pools, "router"}

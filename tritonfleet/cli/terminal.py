@@ -11,16 +11,18 @@ from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from tritonfleet.cli import pulls, render
 from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.waiting import changed
 from tritonfleet.core.wire import FleetSnapshot, Replica, ReplicaState
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 
 class Output(StrEnum):
@@ -135,6 +137,12 @@ def say_error(error: CliError, progress: ProgressKind = ProgressKind.AUTO) -> No
     console(sys.stderr).print(text, soft_wrap=True)
 
 
+def _live(on: Console) -> "Live":
+    from rich.live import Live  # only a wait on a terminal needs it
+
+    return Live(console=on, refresh_per_second=8, transient=True)
+
+
 class Progress:
     """What a wait shows on stderr. A context manager.
 
@@ -154,7 +162,7 @@ class Progress:
             and self._console.is_terminal
             and not self._console.is_dumb_terminal
         ):
-            self._live = Live(console=self._console, refresh_per_second=8, transient=True)
+            self._live = _live(self._console)
 
     def __enter__(self) -> Self:
         if self._live is not None:

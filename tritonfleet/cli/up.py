@@ -18,7 +18,6 @@ from tritonfleet.cli.names import parse_sizes
 from tritonfleet.cli.plan import Plan, PoolWish, plan
 from tritonfleet.cli.terminal import Progress, Settings, say, say_error, say_verbose, show
 from tritonfleet.cli.waiting import settled
-from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica
 from tritonfleet.drivers.spawn import ProcessIdentity, alive, identify
 
@@ -42,7 +41,7 @@ def up(
     """Start or adopt the fleet, or apply the file to a running one; then wait, follow or return."""
     file = fleet.fleet_file(settings).absolute()
     spec = fleet.load(settings)
-    target = fleet.Target(spec.name, FleetPaths.of(spec.name), spec)
+    target = fleet.Target.of(spec)
     sizes = parse_sizes(scale, list(spec.pools))
     for pool in sizes:
         if pool not in spec.pools:
@@ -81,7 +80,7 @@ def up(
 def preview(settings: Settings) -> None:
     """What `up` would change, on stdout; exit code 5 when there is something, for scripts."""
     spec = fleet.load(settings)
-    with fleet.Target(spec.name, FleetPaths.of(spec.name), spec).client() as client:
+    with fleet.Target.of(spec).client() as client:
         try:
             snapshot: FleetSnapshot | None = client.snapshot()
         except UnreachableError:

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tritonfleet.config.name import NAME
 from tritonfleet.config.pool_spec import PoolSpec
 from tritonfleet.config.router_spec import RouterSpec
-from tritonfleet.config.spec_types import NAME, Devices, ListenAddress, Part, Size, Whole
+from tritonfleet.config.spec_types import Devices, ListenAddress, Part, Size, Whole
 
 DOCKER_HOST = r"(unix|tcp|ssh)://.+"
 

@@ -24,8 +24,6 @@ from tritonfleet.config.units import (
     parse_size,
 )
 
-NAME = r"^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$"
-
 
 def _positive(seconds: float) -> float:
     if seconds <= 0:

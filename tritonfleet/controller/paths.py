@@ -4,7 +4,6 @@ The root is ``$TRITONFLEET_STATE_DIR/<fleet>`` if that is set, else ``$XDG_STATE
 (``~/.local/state`` by default). After `down` only the journal and the logs are left there.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ class FleetPaths:
         root = state_home(environ) / fleet
         socket = root / "control.sock"
         if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+            import hashlib  # a few ms, for the few that need it
+
             run_time = environ.get("XDG_RUNTIME_DIR") or f"/tmp/tritonfleet-{os.getuid()}"  # noqa: S108 # 0700, by the user's id
             name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
             socket = Path(run_time) / f"tritonfleet-{name}.sock"
