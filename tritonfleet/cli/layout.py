@@ -76,6 +76,17 @@ def fields(pairs: Sequence[tuple[str, str | Cell]], width: int | None) -> Text:
     return Text("\n").join(lines)
 
 
+def wrapped(head: Text, text: str, width: int | None, style: str = "") -> list[Text]:
+    """``head`` and the text beside it, wrapped under itself; lines that fit stay as they are."""
+    room = None if width is None else max(width - len(head), MINIMUM_REASON)
+    lines: list[str] = []
+    for line in text.splitlines() or [""]:
+        lines += [line] if room is None or len(line) <= room else _wrap(line, room)
+    first, *more = lines
+    below = [Text(" " * len(head)).append(line, style) for line in more]
+    return [head.copy().append(first, style), *below]
+
+
 def _line(columns: Sequence[Column], cells: Sequence[Cell], sizes: Sequence[int]) -> Text:
     line = Text()
     for index, (column, cell, size) in enumerate(zip(columns, cells, sizes, strict=True)):

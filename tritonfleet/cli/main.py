@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tritonfleet.cli import file_commands, watch_commands
+from tritonfleet.cli import file_commands, host_commands, watch_commands
 from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
 from tritonfleet.cli.quick import QuickGroup
@@ -282,6 +282,7 @@ def restart(
 
 
 file_commands.register(app)
+host_commands.register(app)
 
 
 @app.command(epilog=GLOBAL_HELP)

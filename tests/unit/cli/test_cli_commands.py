@@ -1,79 +1,18 @@
 """Whole commands, from words to exit code, against a scripted controller and real files."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
-from control_server import ControlServer, serve
+from cli_runs import Cli, fleet_file
+from control_server import ControlServer
 from fleet_samples import HASH, NOW, autoscale_status, busy_snapshot, event, pool, replica, snapshot
 
-from tritonfleet.cli.main import main
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import Problem
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
-@pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FleetPaths:
-    for name in ("FILE", "FLEET", "OUTPUT", "PROGRESS", "QUIET", "NO_INPUT", "VERBOSE"):
-        monkeypatch.delenv(f"TRITONFLEET_{name}", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("TRITONFLEET_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.chdir(tmp_path)
-    found = FleetPaths.of("demo")
-    found.make()
-    return found
-
-
-@pytest.fixture
-def cli(paths: FleetPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*words: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["tritonfleet", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), out, err)
-
-    return run
-
-
-@pytest.fixture
-def control(paths: FleetPaths) -> Iterator[ControlServer]:
-    with serve(paths.control_socket) as server:
-        server.snapshots = [snapshot()]
-        yield server
-
-
-def fleet_file(folder: Path, **pool_settings: object) -> Path:
-    path = folder / "tritonfleet.yaml"
-    sizes = {"min": 1, "initial": 2, "max": 4}
-    content = {
-        "version": 1,
-        "name": "demo",
-        "driver": "process",
-        "devices": {"cpu": 4},
-        "router": {"listen": "127.0.0.1:18999"},
-        "pools": {"main": {"model_repository": str(folder), "replicas": sizes, **pool_settings}},
-    }
-    path.write_text(json.dumps(content))  # which is YAML
-    return path
-
 
 # ---------------------------------------------------------------- the command line itself
 

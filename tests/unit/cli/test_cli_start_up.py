@@ -13,8 +13,8 @@ from tritonfleet.config import fleet_name
 from tritonfleet.controller.paths import FleetPaths
 
 HEAVY = {
-    "asyncio", "docker", "email", "grpc", "http.client", "httpx", "numpy", "pydantic", "rich.live", "rich.table",
-    "starlette", "tritonclient", "tritonfleet.drivers", "uvicorn", "yaml",
+    "asyncio", "docker", "email", "grpc", "http.client", "httpx", "numpy", "pydantic", "rich.live",
+    "rich.table", "starlette", "tritonclient", "tritonfleet.drivers", "uvicorn", "yaml",
 }  # fmt: skip
 SHOW = "import sys; from tritonfleet.cli.main import main\ntry:\n  main()\nfinally:\n  print(*sys.modules)"
 
