@@ -137,6 +137,12 @@ class RunningFleet:
             f"{count} replicas ready", timeout,
         )  # fmt: skip
 
+    def direct(self, replica: str) -> Any:
+        """A client of one replica, past the router."""
+        import tritonclient.grpc as triton
+
+        return triton.InferenceServerClient(f"127.0.0.1:{self.replicas()[replica]['grpc_port']}")
+
     def last_words(self) -> str:
         """The ends of all logs: what one wants to read when a test has failed."""
         return "\n".join(

@@ -153,3 +153,37 @@ def test_a_second_fleet_on_the_same_port_says_so(fleet: RunningFleet, tmp_path: 
         assert second.processes() == {}
     finally:
         stop(second)
+
+
+def test_models_are_unloaded_and_loaded_on_every_replica(fleet: RunningFleet) -> None:
+    fleet.cli("scale", "2", "--wait")
+    rows = [line.split()[:3] for line in fleet.cli("models", "ls").stdout.splitlines()]
+    assert ["digits", "main", "2/2"] in rows
+    assert ["echo", "main", "2/2"] in rows
+    unloaded = fleet.cli("models", "unload", "echo")
+    assert "0/2" in unloaded.stdout
+    assert "echo unloaded on 2 replicas" in unloaded.stderr
+    with fleet.direct("main-1") as replica:
+        assert not replica.is_model_ready("echo")
+    loaded = json.loads(fleet.cli("models", "load", "echo", "-o", "json").stdout)
+    assert [(model["ready"], model["versions"]) for model in loaded] == [(2, ["1"])]
+    refused = fleet.cli("models", "load", "nothing", check=1)
+    assert "nothing is not loaded: " in refused.stderr
+    assert "did you mean 'echo'?" in fleet.cli("models", "unload", "ecko", check=2).stderr
+
+
+def test_a_model_that_one_replica_lacks_is_told(fleet: RunningFleet) -> None:
+    with fleet.direct("main-1") as replica:
+        replica.unload_model("echo")
+        fleet.until(lambda f: "main-1: unloaded" in f.cli("models", "ls", "echo").stdout, "it is seen")
+    assert "1/2" in fleet.cli("models", "ls", "echo").stdout
+    assert "2/2" in fleet.cli("models", "load", "echo").stdout
+
+
+def test_doctor_finds_a_running_fleet_well(fleet: RunningFleet) -> None:
+    fleet.ready(2)
+    found = fleet.cli("doctor")
+    assert "✓ pool main" in found.stdout
+    assert f"{fleet.address} answers: the fleet is ready" in found.stdout
+    assert f"{fleet.address}: the fleet runs" in found.stdout
+    assert "– nvidia driver  skipped: no GPU" in found.stdout or "✓ nvidia driver" in found.stdout

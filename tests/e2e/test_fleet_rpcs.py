@@ -49,7 +49,8 @@ def inferences(client: Any, model: str = "digits") -> int:
 
 
 def direct(fleet: RunningFleet, replica: str) -> triton.InferenceServerClient:
-    return triton.InferenceServerClient(f"127.0.0.1:{fleet.replicas()[replica]['grpc_port']}")
+    client: triton.InferenceServerClient = fleet.direct(replica)
+    return client
 
 
 class Repeating:

@@ -26,10 +26,13 @@ from tritonfleet.core.wire import (
     FleetSnapshot,
     Problem,
     RestartRequest,
+    RpcAnswer,
+    RpcRequest,
     ScaleRequest,
 )
 
 EVENT_SILENCE_S = 3600.0  # a followed event stream may be silent for long
+RPC_TIMEOUT_S = 900.0
 FIRST_ERROR = 400  # HTTP status
 
 _KIND_CODES = {
@@ -98,6 +101,10 @@ class ControlClient:
     def down(self, request: DownRequest) -> Accepted:
         return self._ask("POST", "/down", Accepted, request)
 
+    def rpc(self, request: RpcRequest) -> RpcAnswer:
+        """What a client's call that speaks of the whole fleet would get; a model may take minutes to load."""
+        return self._ask("POST", "/router/rpc", RpcAnswer, request, read_s=RPC_TIMEOUT_S)
+
     def events(self, since: int = 0, *, follow: bool = False) -> Iterator[Event]:
         """Events with a number above ``since``, oldest first; with ``follow``, until the stream ends."""
         target = f"/v1/events?since={since}" + ("&follow=1" if follow else "")
@@ -118,10 +125,13 @@ class ControlClient:
         except msgspec.MsgspecError as error:
             raise self._foreign(error) from error
 
-    def _ask(self, method: str, path: str, expected: type[T], body: Any = None) -> T:
+    def _ask(
+        self, method: str, path: str, expected: type[T], body: Any = None, *, read_s: float | None = None
+    ) -> T:
         content = msgspec.json.encode(body) if body is not None else None
+        timeouts = unix_http.Timeouts() if read_s is None else unix_http.Timeouts(read=read_s)
         try:
-            with unix_http.asked(self.socket, method, "/v1" + path, content) as answer:
+            with unix_http.asked(self.socket, method, "/v1" + path, content, timeouts) as answer:
                 status, got = answer.status, answer.body()
         except unix_http.FAILURES as error:
             raise self._unreachable(error) from error

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tritonfleet.cli import completion
+
 if TYPE_CHECKING:
     from tritonfleet.cli.terminal import Settings
 
@@ -13,7 +15,12 @@ GLOBAL_HELP = "Global options (tritonfleet --help) may also follow the command."
 
 Scale = Annotated[
     list[str] | None,
-    typer.Option("--scale", metavar="POOL=N", help="Pin a pool's size; may be repeated."),
+    typer.Option(
+        "--scale",
+        metavar="POOL=N",
+        help="Pin a pool's size; may be repeated.",
+        autocompletion=completion.sizes,
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tritonfleet.cli import file_commands, host_commands, watch_commands
+from tritonfleet.cli import completion, file_commands, host_commands, model_commands, watch_commands
 from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
 from tritonfleet.cli.quick import QuickGroup
@@ -49,7 +49,10 @@ def options(
     fleet: Annotated[
         str,
         typer.Option(
-            "--fleet", envvar="TRITONFLEET_FLEET", help="A running fleet by name, without its file."
+            "--fleet",
+            envvar="TRITONFLEET_FLEET",
+            help="A running fleet by name, without its file.",
+            autocompletion=completion.fleets,
         ),
     ] = "",
     output: Annotated[
@@ -82,7 +85,14 @@ def options(
     }
 
 
-Replica = Annotated[str, typer.Argument(metavar="REPLICA", help="A replica, as `ps` names it: main-0.")]
+Replica = Annotated[
+    str,
+    typer.Argument(
+        metavar="REPLICA",
+        help="A replica, as `ps` names it: main-0.",
+        autocompletion=completion.replicas,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when every replica is ready, or say why not.")]
 WaitTimeout = Annotated[
     str, typer.Option("--wait-timeout", metavar="DURATION", help="Give up waiting then, with exit code 3.")
@@ -135,7 +145,12 @@ def down(
 def scale(
     context: typer.Context,
     sizes: Annotated[
-        list[str], typer.Argument(metavar="N | POOL=N | auto | POOL=auto...", help="The size to hold.")
+        list[str],
+        typer.Argument(
+            metavar="N | POOL=N | auto | POOL=auto...",
+            help="The size to hold.",
+            autocompletion=completion.sizes,
+        ),
     ],
     wait: Wait = False,
     wait_timeout: WaitTimeout = WAIT_TIMEOUT,
@@ -161,7 +176,9 @@ def autoscale(
         Literal["status", "explain", "history", "pause", "resume"],
         typer.Argument(help="Sizes and reasons; all a decision rests on; past decisions; hold sizes; go on."),
     ] = "status",
-    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="Only this one.")] = "",
+    pool: Annotated[
+        str, typer.Argument(metavar="[POOL]", help="Only this one.", autocompletion=completion.pools)
+    ] = "",
     duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="Pause for so long only.")] = "",
     since: Annotated[
         str, typer.Option("--since", metavar="DURATION|NUMBER", help="history: that old at most.")
@@ -193,7 +210,12 @@ watch_commands.register(app)
 def logs(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="[POOL|REPLICA|router|controller]", help="Whose; without it, all.")
+        str,
+        typer.Argument(
+            metavar="[POOL|REPLICA|router|controller]",
+            help="Whose; without it, all.",
+            autocompletion=completion.logs,
+        ),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are added.")] = False,
     tail: Annotated[int, typer.Option("--tail", min=0, help="Lines from the end of each log.")] = 100,
@@ -227,7 +249,9 @@ def events(
 @app.command(epilog=GLOBAL_HELP)
 def describe(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="REPLICA|POOL|device/ID")],
+    name: Annotated[
+        str, typer.Argument(metavar="REPLICA|POOL|device/ID", autocompletion=completion.described)
+    ],
 ) -> None:
     """One replica, pool or device in full.
 
@@ -283,6 +307,7 @@ def restart(
 
 file_commands.register(app)
 host_commands.register(app)
+app.add_typer(model_commands.app, name="models")
 
 
 @app.command(epilog=GLOBAL_HELP)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tritonfleet.core.board import Board
-from tritonfleet.core.wire import Accepted, AutoscaleStatus, Event, FleetSnapshot, Problem
+from tritonfleet.core.wire import Accepted, AutoscaleStatus, Event, FleetSnapshot, Problem, RpcAnswer
 
 
 class ControlServer:
@@ -23,6 +23,7 @@ class ControlServer:
         self.socket = socket
         self.snapshots: list[FleetSnapshot] = []
         self.board: Board | None = None
+        self.rpc: RpcAnswer | None = None
         self.autoscale: list[AutoscaleStatus] = []
         self.events: list[Event] = []
         self.later_events: list[Event] = []  # only for those who follow; then the stream ends
@@ -42,6 +43,8 @@ class ControlServer:
             return 200, msgspec.json.encode(shown)
         if path == "/board" and self.board is not None:
             return 200, msgspec.json.encode(self.board)
+        if path == "/router/rpc" and self.rpc is not None:
+            return 200, msgspec.json.encode(self.rpc)
         if path == "/autoscale":
             return 200, msgspec.json.encode(self.autoscale)
         if path == "/events":
