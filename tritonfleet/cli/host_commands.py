@@ -22,5 +22,26 @@ def doctor(
     command(settings_of(context), gpu=gpu)
 
 
+def init(
+    context: typer.Context,
+    model_repository: Annotated[
+        str,
+        typer.Option(
+            "--model-repository", metavar="FOLDER", help="The models.  [default: what is found here]"
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="Of the fleet.  [default: this folder's]")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+) -> None:
+    """Write a commented fleet file from what is found here.
+
+    GPUs, model repository, image, tritonserver, free ports.
+    """
+    from tritonfleet.cli import init as command
+
+    command.init(settings_of(context), model_repository, name, force=force)
+
+
 def register(app: typer.Typer) -> None:
+    app.command(epilog=GLOBAL_HELP)(init)
     app.command(epilog=GLOBAL_HELP)(doctor)

@@ -35,3 +35,15 @@ def ask(images: Iterable[str], host: str, environ: Mapping[str, str]) -> DockerF
 def _told(client: Any, images: tuple[str, ...]) -> tuple[str, dict[str, Any], dict[str, bool]]:
     there = {image: is_present(client, image) for image in images}
     return str(client.version()["Version"]), client.info(), there
+
+
+def images(host: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The tags of all images that the daemon has; none where it does not answer."""
+    engine = DockerEngine(host, environ, timeout_s=LOOK_S)
+    try:
+        found = engine.now("it does not answer", lambda client: client.images())
+    except DriverError:
+        return ()
+    finally:
+        engine.close()
+    return tuple(tag for image in found for tag in image.get("RepoTags") or ())

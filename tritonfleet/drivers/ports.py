@@ -15,7 +15,7 @@ def free_ports(count: int, taken: set[int]) -> list[int]:
     found: list[int] = []
     for _ in range(TRIES):
         port = source.randint(FIRST, LAST)
-        if port in taken or port in found or not _is_free(port):
+        if port in taken or port in found or not is_free(port):
             continue
         found.append(port)
         if len(found) == count:
@@ -23,7 +23,8 @@ def free_ports(count: int, taken: set[int]) -> list[int]:
     raise OSError(f"no {count} free ports between {FIRST} and {LAST}")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether something could listen there on loopback now."""
     with socket.socket() as sock:
         try:
             sock.bind(("127.0.0.1", port))
