@@ -103,18 +103,29 @@ def test_down_after_the_controller_was_killed(idle: RunningFleet) -> None:
 
 
 def test_the_controller_in_the_foreground_ends_alone(idle: RunningFleet) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(idle.folder / "notify"))
+    manager.settimeout(60)
+    idle.environ["NOTIFY_SOCKET"] = str(idle.folder / "notify")
     service = attach(idle, "controller")
     try:
-        idle.until(lambda f: f.cli("ps", check=None).returncode == 0, "the controller answers")
+        told = [manager.recv(4096).decode()]
+        while not told[-1].startswith("READY=1\n"):
+            told.append(manager.recv(4096).decode())
+        assert told[0].startswith("STATUS=main: 0 of 2 ready")
+        assert told[-1] == "READY=1\nSTATUS=main: 2 of 2 ready"
         idle.ready(2)
         assert idle.snapshot()["controller"]["pid"] == service.pid
         before = idle.pids()
+        for pid in before.values():
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
         service.terminate()
         service.communicate(timeout=30)
         assert service.returncode == 0
     finally:
         service.kill()
         service.communicate()
+        manager.close()
     assert set(before.values()) <= set(idle.processes())
     idle.cli("up", "-d", "--wait")
     assert idle.pids() == before

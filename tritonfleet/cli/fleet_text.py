@@ -56,10 +56,9 @@ def _head(found: Found) -> list[str]:
 
 def _devices(found: Found) -> list[str]:
     if not found.gpus:
-        slots = max(2, min(found.cores, 8))
         return [
             "# No GPU was found, so replicas go to CPU slots. `auto` is all GPUs.",
-            f"devices: {{cpu: {slots}}}",
+            f"devices: {{cpu: {_slots(found)}}}",
             "",
         ]
     seen = [f"#   {index}: {_described(device)}" for index, device in enumerate(found.gpus)]
@@ -69,6 +68,11 @@ def _devices(found: Found) -> list[str]:
         "devices: auto",
         "",
     ]
+
+
+def _slots(found: Found) -> int:
+    """As many as cores, within reason: they are only a number of replicas."""
+    return max(4, min(found.cores, 8))
 
 
 def _described(device: Device) -> str:
@@ -87,7 +91,7 @@ def _router(found: Found) -> list[str]:
 
 
 def _pool(found: Found) -> list[str]:
-    count = len(found.gpus) or max(2, min(found.cores, 8))
+    count = len(found.gpus) or _slots(found)
     names = ", ".join(found.models)
     lines = [
         "pools:",

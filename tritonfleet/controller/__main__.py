@@ -21,7 +21,7 @@ from time import time
 from typing import IO
 
 from tritonfleet.config import ConfigError, FleetSpec, load_fleet
-from tritonfleet.controller import saved
+from tritonfleet.controller import saved, service_manager
 from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.api import ControlServer, application
 from tritonfleet.controller.commands import RefusedError, scale
@@ -100,6 +100,8 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     serving = asyncio.create_task(server.serve())
     measuring = asyncio.create_task(metrics.serve()) if metrics else None
     fleet.workers.start()
+    if arguments.notify:
+        fleet.spawn_task(service_manager.report(fleet, arguments.notify))
     looping = asyncio.create_task(fleet.run())
     ended = await _until_told(shutdown, looping)
     fleet.feed.close()
@@ -148,6 +150,8 @@ def _client(instance: Instance) -> TritonClient:
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
+    # Of a service manager; taken out, because routers and replicas inherit the rest.
+    arguments.notify = os.environ.pop(service_manager.VARIABLE, "")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         spec = load_fleet(arguments.file, os.environ)
