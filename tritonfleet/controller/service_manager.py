@@ -1,4 +1,4 @@
-"""What a service manager is told: READY=1 when the fleet serves as its file says, and how far it is till then.
+"""What a service manager is told: READY=1 when the fleet serves as its file says, and how far it is.
 
 systemd's protocol, sd_notify(3): datagrams of ``KEY=value`` lines to the socket that $NOTIFY_SOCKET names, a
 path or, with ``@`` before it, a name in the abstract namespace.
