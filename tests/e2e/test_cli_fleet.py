@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attached import attach
 from running_fleet import REPOSITORY, RunningFleet, running_fleet, stop
@@ -47,6 +48,32 @@ def test_first_inference_is_right(fleet: RunningFleet) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert f"digits says: {digit}" in done.stdout
+
+
+def test_bench_measures_and_tells_the_replicas(fleet: RunningFleet, tmp_path: Path) -> None:
+    """One model tells who answered, the other does not: then Triton's statistics do."""
+    np.savez(tmp_path / "in.npz", INPUT0=np.arange(60, dtype=np.uint8).reshape(3, 20))
+    told = fleet.cli(
+        "bench", "echo", "--input-data", str(tmp_path / "in.npz"), "--concurrency-range", "1:4:3",
+        "--request-count", "60", "-o", "json",
+    )  # fmt: skip
+    levels = json.loads(told.stdout)["levels"]
+    assert [(level["value"], level["requests"], level["failures"]) for level in levels] == [
+        (1, 60, {}),
+        (4, 60, {}),
+    ]
+    assert set(levels[1]["replicas"]) == {"main-0", "main-1"}
+    assert levels[1]["server"]["requests"] == 60
+    shown = fleet.cli("bench", "digits", "--request-rate-range", "400", "--request-count", "80").stdout
+    assert f"digits on {fleet.address}" in shown
+    assert "by Triton's statistics" in shown
+    assert "80 answers in" in shown
+
+
+def test_bench_says_what_is_wrong(fleet: RunningFleet) -> None:
+    assert "INPUT0 has no fixed shape" in fleet.cli("bench", "echo", check=2).stderr
+    assert "Request for unknown model" in fleet.cli("bench", "nobody", check=1).stderr
+    assert "cannot connect to 127.0.0.1:1:" in fleet.cli("bench", "echo", "-u", "127.0.0.1:1", check=1).stderr
 
 
 def test_scale_up_and_down_and_what_it_says(fleet: RunningFleet) -> None:

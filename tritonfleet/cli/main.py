@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from tritonfleet.cli import completion, file_commands, host_commands, model_commands, watch_commands
+from tritonfleet.cli import (
+    bench_commands,
+    completion,
+    file_commands,
+    host_commands,
+    model_commands,
+    watch_commands,
+)
 from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
 from tritonfleet.cli.quick import QuickGroup
@@ -308,6 +315,7 @@ def restart(
 file_commands.register(app)
 host_commands.register(app)
 app.add_typer(model_commands.app, name="models")
+bench_commands.register(app)
 
 
 @app.command(epilog=GLOBAL_HELP)

@@ -1,0 +1,1 @@
+"""A load generator for any model behind any gRPC address; `tritonfleet bench` is its command."""
