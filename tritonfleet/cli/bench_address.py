@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tritonfleet.cli.exits import CliError, ExitCode
-from tritonfleet.cli.fleet import DEFAULT_FILE, Target, locate
+from tritonfleet.cli.fleet import DEFAULT_FILE, Target, load, locate
 from tritonfleet.cli.terminal import Settings
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8001
@@ -31,20 +31,21 @@ def address_of(settings: Settings, url: str) -> Address:
     Raises CliError."""
     if url:
         return parse(url)
-    try:
+    if settings.fleet:
         target = locate(settings)
+        with target.client() as client:
+            found = parse(client.snapshot().router.address)
+        return Address(found.host, found.port, False, target)
+    try:
+        spec = load(settings)
     except CliError:
         from pathlib import Path
 
-        if settings.file is None and not settings.fleet and not Path(DEFAULT_FILE).is_file():
+        if settings.file is None and not Path(DEFAULT_FILE).is_file():
             return Address(DEFAULT_HOST, DEFAULT_PORT)
         raise
-    if target.spec is not None:
-        listen = target.spec.router.listen
-        return Address(listen.host, listen.port, target.spec.router.tls is not None, target)
-    with target.client() as client:
-        found = parse(client.snapshot().router.address)
-    return Address(found.host, found.port, False, target)
+    listen = spec.router.listen
+    return Address(listen.host, listen.port, spec.router.tls is not None, Target.of(spec))
 
 
 def parse(url: str) -> Address:
