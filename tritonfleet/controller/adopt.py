@@ -76,12 +76,12 @@ def _attach(fleet: Fleet, slot: Slot, instance: Instance) -> asyncio.Event | Non
     if same is None or same.generation != instance.generation or slot.state not in RUNNING:
         if slot.state is ReplicaState.STOPPING:
             slot.instance = instance
-            fleet.stop(slot, "it was being stopped when the controller ended")
+            fleet.lives.stop(slot, "it was being stopped when the controller ended")
             return None
         slot.enter(ReplicaState.LOADING, "found running")
     elif slot.state is ReplicaState.STARTING:
         slot.enter(ReplicaState.LOADING, "found running")
-    watch = fleet.attach(slot, instance)
+    watch = fleet.lives.attach(slot, instance)
     return watch.probed if slot.state is ReplicaState.LOADING else None
 
 
@@ -99,7 +99,7 @@ def _settle(fleet: Fleet, slot: Slot, ended: Instance | None) -> None:
     elif slot.state in RUNNING:
         status = ended.exit if ended is not None and ended.exit else ExitStatus(time())
         handle = ended.handle if ended is not None else f"{slot.id}.{slot.generation}"
-        fleet.failed(slot, "replica.exited", f"{handle} {status}, while no controller ran")
+        fleet.lives.failed(slot, "replica.exited", f"{handle} {status}, while no controller ran")
     elif slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP):
         slot.retry_at = time()
 

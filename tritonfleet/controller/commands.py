@@ -171,14 +171,14 @@ def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
     slot.held, slot.after_stop = True, "hold"
     reason = f"drained by {request.by}"
     if slot.state is ReplicaState.READY and not request.force:
-        fleet.drain(slot, reason, time(), request.deadline_s)
+        fleet.lives.drain(slot, reason, time(), request.deadline_s)
     elif slot.state in (
         ReplicaState.STARTING,
         ReplicaState.LOADING,
         ReplicaState.READY,
         ReplicaState.DRAINING,
     ):
-        fleet.stop(slot, reason, force=request.force)
+        fleet.lives.stop(slot, reason, force=request.force)
     elif slot.state is not ReplicaState.STOPPING:
         slot.retry_at = None
         slot.enter(ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {name}` brings it back")
@@ -210,9 +210,9 @@ def restart(fleet: Fleet, name: str, request: RestartRequest) -> Accepted:
         slot.after_stop = "relaunch"
         slot.failures = 0
         if slot.state is ReplicaState.READY and not request.force:
-            fleet.drain(slot, reason, time())
+            fleet.lives.drain(slot, reason, time())
         else:
-            fleet.stop(slot, reason, force=request.force)
+            fleet.lives.stop(slot, reason, force=request.force)
     elif slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP):
         slot.failures, slot.retry_at = 0, time()
         fleet.journal.add("replica.restarting", name, f"{reason}: its history of failures is forgotten")

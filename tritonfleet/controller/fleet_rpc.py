@@ -78,7 +78,7 @@ class FleetRpc:
         found = [
             (slot, watch)
             for slot in fleet.slots.values()
-            if slot.state.serving and slot.instance and (watch := fleet.watches.get(slot.instance.instance))
+            if slot.state.serving and (watch := fleet.lives.watch_of(slot))
         ]
         return sorted(found, key=lambda target: (target[0].state is not ReplicaState.READY, target[0].id))
 
@@ -248,7 +248,7 @@ class FleetRpc:
             await watch.read_statistics()
             probe = await watch.probe()
             if slot.instance is not None and slot.instance.instance == watch.instance:
-                fleet.observe(slot, probe)
+                fleet.lives.observe(slot, probe)
 
         await asyncio.gather(*(look(*target) for target in self._serving() if self._in(target, pools)))
         await self._tell_routers()

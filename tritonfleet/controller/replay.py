@@ -36,11 +36,11 @@ async def replay(fleet: "Fleet", slot: Slot, watch: ReplicaWatch) -> None:
         if not problem:
             slot.settings_seen = revision
             slot.settings_sent += len(left)
-            fleet.observe(slot, await watch.probe())
+            fleet.lives.observe(slot, await watch.probe())
             return
         if attempt < ATTEMPTS - 1:
             await asyncio.sleep(RETRY_S)
-    fleet.failed(slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}")
+    fleet.lives.failed(slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}")
 
 
 async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Setting, ...]) -> str:

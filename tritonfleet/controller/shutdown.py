@@ -11,7 +11,8 @@ from contextlib import suppress
 from time import time
 from typing import Any
 
-from tritonfleet.controller.fleet import STOP_MARGIN_S, Fleet
+from tritonfleet.controller.fleet import Fleet
+from tritonfleet.controller.lives import STOP_MARGIN_S
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import Accepted, DownRequest

@@ -39,6 +39,10 @@ class Telemetry:
         found = self._workers.get(worker)
         return found.report if found else None
 
+    def all_of(self, workers: Iterable[int]) -> list[RouterTelemetry]:
+        """The newest reports of those of ``workers`` that have reported."""
+        return [report for worker in workers if (report := self.of(worker)) is not None]
+
     def age_s(self, worker: int, now: float) -> float | None:
         found = self._workers.get(worker)
         return now - found.at if found else None

@@ -193,7 +193,7 @@ async def scaled(folder: Path, **autoscale: Any) -> AsyncIterator[Scaled]:
     with worker_that_runs(fleet):
         fleet.tick(NOW)
         await until(lambda: sum(one.state is ReplicaState.READY for one in fleet.slots.values()) == 2)
-        for one in fleet.watches.values():
+        for one in fleet.lives._watches.values():
             one._observe = lambda *_: None
             one._statistics_due = lambda: False
         try:
@@ -283,7 +283,7 @@ async def test_a_controller_that_comes_back_keeps_the_size(folder: Path) -> None
         one.fleet.autoscaler.save(one.now)
         again = Fleet(
             one.fleet.spec, one.fleet.file, one.fleet.paths, PaperDriver(6), one.fleet.devices,
-            one.fleet._client_for,
+            one.fleet.lives._client_for,
         )  # fmt: skip
         assert again.size_of("main") == 3
         remembered = again.autoscaler._memory["main"]
