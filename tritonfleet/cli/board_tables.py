@@ -193,10 +193,12 @@ def _device(device: DeviceInfo, shown: dict[str, str]) -> list[Cell]:
             memory = Cell(f"{used:.1f}/{there:.0f}G", BROKEN if used > 0.95 * there else "")
         warm = "-" if reading.temperature_c is None else f"{reading.temperature_c:.0f}C"
         power = "-" if reading.power_w is None else f"{reading.power_w:.0f}W"
-    here = ",".join(device.replicas) or "-"
+    here = Cell(",".join(device.replicas) or "-")
+    if device.set_aside:
+        here = Cell(",".join(["set aside", *device.replicas]), BROKEN)
     return [
         Cell(shown.get(device.id, device.id), "bold"), Cell(device.name or device.kind.value), utilization,
-        memory, Cell(warm), Cell(power), Cell(here),
+        memory, Cell(warm), Cell(power), here,
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from tritonfleet.cli import fleet
 from tritonfleet.cli.exits import CliError, ExitCode
-from tritonfleet.cli.names import parse_sizes, replica_named
+from tritonfleet.cli.names import device_named, parse_sizes, replica_named
 from tritonfleet.cli.terminal import Settings, say
 from tritonfleet.cli.up import wait_settled
 from tritonfleet.core.wire import DrainRequest, RestartRequest, ScaleRequest
@@ -35,15 +35,23 @@ def scale(
 
 
 def drain(settings: Settings, name: str, deadline_s: float | None, *, force: bool) -> None:
+    """A replica, or ``device/ID``."""
+    request = DrainRequest(deadline_s=deadline_s, force=force, by="drain")
     with fleet.locate(settings).client() as client:
-        replica = replica_named(client.snapshot(), name)
-        request = DrainRequest(deadline_s=deadline_s, force=force, by="drain")
-        say(settings, client.drain(replica.id, request).message)
+        snapshot = client.snapshot()
+        if (device := device_named(snapshot, name)) is not None:
+            say(settings, client.drain_device(device.id, request).message)
+        else:
+            say(settings, client.drain(replica_named(snapshot, name).id, request).message)
 
 
 def undrain(settings: Settings, name: str) -> None:
     with fleet.locate(settings).client() as client:
-        say(settings, client.undrain(replica_named(client.snapshot(), name).id).message)
+        snapshot = client.snapshot()
+        if (device := device_named(snapshot, name)) is not None:
+            say(settings, client.undrain_device(device.id).message)
+        else:
+            say(settings, client.undrain(replica_named(snapshot, name).id).message)
 
 
 def restart(settings: Settings, name: str, *, force: bool) -> None:

@@ -95,6 +95,12 @@ class ControlClient:
     def undrain(self, replica: str) -> Accepted:
         return self._ask("POST", f"/replicas/{quote(replica, safe='')}/undrain", Accepted)
 
+    def drain_device(self, device: str, request: DrainRequest) -> Accepted:
+        return self._ask("POST", f"/devices/{quote(device, safe='')}/drain", Accepted, request)
+
+    def undrain_device(self, device: str) -> Accepted:
+        return self._ask("POST", f"/devices/{quote(device, safe='')}/undrain", Accepted)
+
     def restart(self, replica: str, request: RestartRequest) -> Accepted:
         return self._ask("POST", f"/replicas/{quote(replica, safe='')}/restart", Accepted, request)
 

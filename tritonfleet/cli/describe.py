@@ -11,6 +11,7 @@ from tritonfleet.cli.render import (
     BROKEN,
     age,
     clock,
+    device_trouble,
     event_line,
     readings,
     replica_reason,
@@ -90,18 +91,34 @@ def describe_pool(
     return Text("\n\n").join(parts)
 
 
-def describe_device(snapshot: FleetSnapshot, device: DeviceInfo, width: int | None = None) -> Text:
+def describe_device(
+    snapshot: FleetSnapshot,
+    device: DeviceInfo,
+    events: Sequence[Event] = (),
+    width: int | None = None,
+    zone: tzinfo | None = None,
+) -> Text:
     memory = f"{device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else "unknown"
     pairs: list[tuple[str, str | Cell]] = [
         ("Device", Cell(device.id, "bold")),
         ("Kind", device.kind.value),
         ("Name", device.name or "-"),
         ("Memory", memory),
+        *_device_health(device, snapshot.at),
         *_device_reading(device.reading, snapshot.at),
     ]
     here = _only(snapshot, device=device.id)
     shown = replicas(here, width) if here.replicas else Text("no replicas here")
-    return Text("\n\n").join([fields(pairs, width), shown])
+    return Text("\n\n").join([fields(pairs, width), shown, *([_events(events, zone)] if events else [])])
+
+
+def _device_health(device: DeviceInfo, now: float) -> list[tuple[str, str | Cell]]:
+    pairs: list[tuple[str, str | Cell]] = []
+    if device.failures:
+        pairs.append(("Failures", f"{device.failures} launches ended badly here lately"))
+    if device.set_aside:
+        pairs.append(("Set aside", Cell(device_trouble(device, now), BROKEN)))
+    return pairs
 
 
 def _device_reading(reading: DeviceReading | None, now: float) -> list[tuple[str, str | Cell]]:

@@ -100,6 +100,14 @@ Replica = Annotated[
         autocompletion=completion.replicas,
     ),
 ]
+ReplicaOrDevice = Annotated[
+    str,
+    typer.Argument(
+        metavar="REPLICA|device/ID",
+        help="A replica, as `ps` names it, or a device.",
+        autocompletion=completion.replicas,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when every replica is ready, or say why not.")]
 WaitTimeout = Annotated[
     str, typer.Option("--wait-timeout", metavar="DURATION", help="Give up waiting then, with exit code 3.")
@@ -272,29 +280,30 @@ def describe(
 @app.command(epilog=GLOBAL_HELP)
 def drain(
     context: typer.Context,
-    replica: Replica,
+    name: ReplicaOrDevice,
     deadline: Annotated[
         str,
         typer.Option("--deadline", metavar="DURATION", help="Wait for so long.  [default: the pool's]"),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Do not wait for what is in flight.")] = False,
 ) -> None:
-    """Take a replica out of service.
+    """Take a replica, or all of a device's, out of service.
 
-    Nothing new goes there, what runs finishes, then it stops. Its slot stays empty until undrain.
+    Nothing new goes there, what runs finishes, then it stops. A replica's slot stays empty until undrain; the
+    replicas of a device go to others, as far as there is room.
     """
     from tritonfleet.cli import change
 
     deadline_s = seconds(deadline, "--deadline") if deadline else None
-    change.drain(settings_of(context), replica, deadline_s, force=force)
+    change.drain(settings_of(context), name, deadline_s, force=force)
 
 
 @app.command(epilog=GLOBAL_HELP)
-def undrain(context: typer.Context, replica: Replica) -> None:
-    """Put a drained replica back."""
+def undrain(context: typer.Context, name: ReplicaOrDevice) -> None:
+    """Put a drained replica back, or a device that was drained or set aside."""
     from tritonfleet.cli import change
 
-    change.undrain(settings_of(context), replica)
+    change.undrain(settings_of(context), name)
 
 
 @app.command(epilog=GLOBAL_HELP)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from tritonfleet.cli.exits import CliError, ExitCode
-from tritonfleet.core.wire import FleetSnapshot, PoolSnapshot, Replica
+from tritonfleet.cli.render import short_names
+from tritonfleet.core.wire import DeviceInfo, FleetSnapshot, PoolSnapshot, Replica
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -33,6 +34,18 @@ def replica_named(snapshot: FleetSnapshot, name: str) -> Replica:
         if name in (replica.id, replica.instance):
             return replica
     raise unknown("replica", name, (replica.id for replica in snapshot.replicas), snapshot.fleet)
+
+
+def device_named(snapshot: FleetSnapshot, name: str) -> DeviceInfo | None:
+    """``device/ID``, its UUID in full or as `ps` shortens it; None for a name without ``device/``."""
+    kind, slash, device_id = name.partition("/")
+    if not slash or kind != "device":
+        return None
+    short = short_names(device.id for device in snapshot.devices)
+    for device in snapshot.devices:
+        if device_id in (device.id, short[device.id]):
+            return device
+    raise unknown("device", device_id, (device.id for device in snapshot.devices), snapshot.fleet)
 
 
 def pool_named(snapshot: FleetSnapshot, name: str) -> PoolSnapshot:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tritonfleet.cli.layout import Cell, Column, Row, table
 from tritonfleet.core.wire import (
+    DeviceInfo,
     Event,
     FleetSnapshot,
     ModelReading,
@@ -143,6 +144,11 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
         parts[0] = Text("\n").join(
             [parts[0], *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead)]
         )
+    parts += [
+        Text(f"device {device.id} is set aside: {device_trouble(device, snapshot.at)}", BROKEN)
+        for device in snapshot.devices
+        if device.set_aside
+    ]
     if snapshot.replicas:
         parts.append(replicas(snapshot, width, wide=wide))
     else:
@@ -208,6 +214,14 @@ def _replica_row(replica: Replica, now: float, shown: Mapping[str, str], *, wide
     return Row(tuple(cells), replica_reason(replica, now))
 
 
+def device_trouble(device: DeviceInfo, now: float) -> str:
+    """Why nothing is placed there, and what ends that."""
+    by_hand = f"`tritonfleet undrain device/{device.id}` brings it back"
+    if device.set_aside_until is None:
+        return f"{device.set_aside}; {by_hand}"
+    return f"{device.set_aside}; back in {age(device.set_aside_until - now)}, or {by_hand}"
+
+
 def replica_reason(replica: Replica, now: float) -> str:
     """The recorded reason, with the time left where something is awaited."""
     if replica.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP) and replica.retry_at is not None:
@@ -258,7 +272,9 @@ def event_line(event: Event, zone: tzinfo | None = None) -> Text:
     """One journal line; never wrapped here, so that it greps."""
     kind = event.type.rpartition(".")[2]
     style = (
-        BROKEN if kind in ("exited", "failed", "crash_loop", "unhealthy", "error", "cannot_listen") else ""
+        BROKEN
+        if kind in ("exited", "failed", "crash_loop", "unhealthy", "error", "cannot_listen", "set_aside")
+        else ""
     )
     line = Text().append(clock(event.at, zone), "dim")
     line.append(f"  {event.type:<20}", style)

@@ -136,16 +136,13 @@ def describe(settings: Settings, name: str) -> None:
     with target.client() as client:
         snapshot = client.snapshot()
         as_data = settings.output in (Output.JSON, Output.YAML)
-        kind, slash, device_id = name.partition("/")
-        if slash and kind == "device":
-            short = render.short_names(device.id for device in snapshot.devices)
-            device = next((d for d in snapshot.devices if device_id in (d.id, short[d.id])), None)
-            if device is None:
-                raise names.unknown("device", device_id, (d.id for d in snapshot.devices), snapshot.fleet)
+        device = names.device_named(snapshot, name)
+        if device is not None:
             if as_data:
                 show_data(device, settings.output)
             else:
-                show(describe_device(snapshot, device, width()))
+                events = _last_events(client, {device.id})
+                show(describe_device(snapshot, device, events, width()))
             return
         pool = next((pool for pool in snapshot.pools if pool.name == name), None)
         if pool is not None:

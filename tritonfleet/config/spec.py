@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from tritonfleet.config.name import NAME
 from tritonfleet.config.pool_spec import PoolSpec
 from tritonfleet.config.router_spec import RouterSpec
-from tritonfleet.config.spec_types import Devices, ListenAddress, Part, Size, Whole
+from tritonfleet.config.spec_types import Devices, Duration, ListenAddress, Part, Size, Whole
 
 DOCKER_HOST = r"(unix|tcp|ssh)://.+"
 
@@ -29,6 +29,16 @@ class MetricsSpec(Part):
     listen: ListenAddress | None = None
     """Where Prometheus scrapes, `HOST:PORT`: the fleet at `/metrics`, every Triton at `/replicas`. Nobody is
     asked for a password there. If not given, nothing listens."""
+
+
+class DeviceFailuresSpec(Part):
+    count: Whole = Field(default=3, ge=0, le=1000)
+    """After so many launches that failed on a device, while the same configuration serves on another one, it
+    is set aside: no replica is placed there. 0: never."""
+    within: Duration = 600.0
+    """Failures that are older do not count."""
+    set_aside: Duration = 1800.0
+    """For how long; doubled each further time, up to 16 times as long."""
 
 
 def _a_docker_host(url: str) -> str:
@@ -56,5 +66,6 @@ class FleetSpec(Part):
     router: RouterSpec = RouterSpec()
     pools: dict[Annotated[str, Field(pattern=NAME)], PoolSpec] = Field(min_length=1)
     """Each pool is one model repository with its own size."""
+    device_failures: DeviceFailuresSpec = DeviceFailuresSpec()
     logs: LogsSpec = LogsSpec()
     metrics: MetricsSpec = MetricsSpec()

@@ -99,7 +99,9 @@ def _settle(fleet: Fleet, slot: Slot, ended: Instance | None) -> None:
     elif slot.state in RUNNING:
         status = ended.exit if ended is not None and ended.exit else ExitStatus(time())
         handle = ended.handle if ended is not None else f"{slot.id}.{slot.generation}"
-        fleet.lives.failed(slot, "replica.exited", f"{handle} {status}, while no controller ran")
+        fleet.lives.failed(
+            slot, "replica.exited", f"{handle} {status}, while no controller ran", by_device=False
+        )
     elif slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP):
         slot.retry_at = time()
 

@@ -54,6 +54,8 @@ def application(fleet: Fleet, shutdown: Shutdown, history: TrafficHistory | None
         Route("/v1/replicas/{id}/drain", api.drain, methods=["POST"]),
         Route("/v1/replicas/{id}/undrain", api.undrain, methods=["POST"]),
         Route("/v1/replicas/{id}/restart", api.restart, methods=["POST"]),
+        Route("/v1/devices/{id}/drain", api.drain_device, methods=["POST"]),
+        Route("/v1/devices/{id}/undrain", api.undrain_device, methods=["POST"]),
         Route("/v1/down", api.down, methods=["POST"]),
         Route("/v1/events", api.events),
         Route("/v1/router/table", api.table),
@@ -98,6 +100,14 @@ class _Api:
     async def restart(self, request: Request) -> Response:
         body = await _body(request, RestartRequest)
         return self._changed(lambda fleet, _: commands.restart(fleet, request.path_params["id"], body), body)
+
+    async def drain_device(self, request: Request) -> Response:
+        body, name = await _body(request, DrainRequest), request.path_params["id"]
+        return self._changed(lambda fleet, _: commands.drain_device(fleet, name, body), body)
+
+    async def undrain_device(self, request: Request) -> Response:
+        name = request.path_params["id"]
+        return self._changed(lambda fleet, _: commands.undrain_device(fleet, name), None)
 
     def _changed(self, command: Callable[[Fleet, Any], Any], body: object) -> Response:
         if self._fleet.stopping:

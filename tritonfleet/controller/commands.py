@@ -186,6 +186,49 @@ def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
     return Accepted(f"{name} drains, then stops", fleet.journal.seq)
 
 
+def drain_device(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
+    """Place nothing there until `undrain_device`; the replicas there drain and are launched elsewhere."""
+    _check_device(fleet, name)
+    known = fleet.desk.health.get(name)
+    if known is not None and known.aside is not None and known.aside.until is None:
+        raise RefusedError(
+            "conflict", f"{name} is drained already", f"`tritonfleet undrain device/{name}` brings it back"
+        )
+    fleet.desk.set_aside(name, f"drained by {request.by}")
+    reason = f"device {name} is drained by {request.by}"
+    here = [slot for slot in fleet.slots.values() if name in slot.devices]
+    for slot in here:
+        slot.after_stop = "hold" if slot.held else "relaunch"
+        if slot.state is ReplicaState.READY and not request.force:
+            fleet.lives.drain(slot, reason, time(), request.deadline_s)
+        elif slot.state is not ReplicaState.STOPPING and (
+            slot.state is not ReplicaState.DRAINING or request.force
+        ):
+            fleet.lives.stop(slot, reason, force=request.force)
+    fleet.wake()
+    leaving = f"; leaving it: {', '.join(slot.id for slot in here)}" if here else ""
+    return Accepted(f"nothing is placed on {name} any more{leaving}", fleet.journal.seq)
+
+
+def undrain_device(fleet: Fleet, name: str) -> Accepted:
+    """Replicas may be placed there again, whoever set it aside."""
+    _check_device(fleet, name)
+    known = fleet.desk.health.get(name)
+    if known is None or known.aside is None:
+        raise RefusedError(
+            "conflict", f"{name} is not set aside", f"see `tritonfleet describe device/{name}`"
+        )
+    fleet.desk.take_back(name)
+    fleet.wake()
+    return Accepted(f"replicas may be placed on {name} again", fleet.journal.seq)
+
+
+def _check_device(fleet: Fleet, name: str) -> None:
+    names = [device.id for device in fleet.devices]
+    if name not in names:
+        raise RefusedError("not_found", f"there is no device {name!r}", f"there are: {', '.join(names)}")
+
+
 def undrain(fleet: Fleet, name: str) -> Accepted:
     slot = _slot(fleet, name)
     if not slot.held:

@@ -1,10 +1,22 @@
-"""The fleet's devices as the controller keeps them: what NVML says of each, asked once for all replicas."""
+"""The fleet's devices as the controller keeps them: what NVML says of each, asked once for all replicas, and
+which of them are set aside because replicas fail there."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from time import time
 
-from tritonfleet.core.model import Device, DeviceReading, Replica
+from tritonfleet.controller.journal import Journal
+from tritonfleet.core.device_health import (
+    DeviceFailure,
+    DeviceHealth,
+    DevicePolicy,
+    SetAside,
+    recent,
+    review,
+)
+from tritonfleet.core.model import Device, DeviceReading, Replica, ReplicaState
+from tritonfleet.core.placement import DeviceView
 from tritonfleet.core.wire import DeviceInfo
 from tritonfleet.drivers.device_readings import NvmlReader, is_read
 
@@ -14,10 +26,21 @@ Read = Callable[[Iterable[Device], float], Mapping[str, DeviceReading]]
 
 
 class DeviceDesk:
-    """``devices`` in the order to prefer them; ``read`` blocks, and is called in a thread."""
+    """``devices`` in the order to prefer them; ``health``: what an earlier controller knew of them; ``read``
+    blocks, and is called in a thread."""
 
-    def __init__(self, devices: tuple[Device, ...], *, read: Read | None = None) -> None:
+    def __init__(
+        self,
+        devices: tuple[Device, ...],
+        journal: Journal | None = None,
+        health: Mapping[str, DeviceHealth] | None = None,
+        *,
+        read: Read | None = None,
+    ) -> None:
         self.devices = devices
+        there = {device.id for device in devices}
+        self.health = {name: known for name, known in (health or {}).items() if name in there}
+        self._journal = journal
         self.readings: Mapping[str, DeviceReading] = {}
         self._readable = tuple(device for device in devices if is_read(device))
         self._read = read or NvmlReader().read
@@ -33,6 +56,59 @@ class DeviceDesk:
         if self._readable:
             self.readings = await asyncio.to_thread(self._read, self._readable, time())
 
+    def failed(self, devices: Iterable[str], failure: DeviceFailure) -> None:
+        """A launch has ended badly there, in a way that can be the devices' fault."""
+        for device in devices:
+            known = self.health.get(device, DeviceHealth())
+            self.health[device] = replace(known, failures=(*known.failures, failure))
+
+    def review(self, policy: DevicePolicy, replicas: Iterable[Replica], now: float) -> None:
+        """Set aside devices where replicas fail again and again, and take back those whose time is over."""
+        self.health = {
+            name: replace(known, failures=recent(known, policy, now))
+            for name, known in self.health.items()
+            if known.aside or known.times or recent(known, policy, now)
+        }
+        if not self.health:
+            return
+        serving: dict[str, set[str]] = {}
+        for replica in replicas:
+            for device in replica.devices if replica.state is ReplicaState.READY else ():
+                serving.setdefault(device, set()).add(replica.config_hash)
+        there = [device.id for device in self.devices]
+        for device, health in review(policy, self.health, serving, there, now).items():
+            self._keep(device, health)
+
+    def set_aside(self, device: str, reason: str) -> None:
+        """By hand: until `take_back`."""
+        known = self.health.get(device, DeviceHealth())
+        self._keep(device, replace(known, aside=SetAside(time(), None, reason)))
+
+    def take_back(self, device: str) -> None:
+        """By hand: its past is forgotten, too."""
+        self._keep(device, DeviceHealth())
+
+    def _keep(self, device: str, health: DeviceHealth) -> None:
+        self.health[device] = health
+        if self._journal is None:
+            return
+        if health.aside is None:
+            self._journal.add("device.back", device, "replicas are placed there again")
+        else:
+            until = health.aside.until
+            left = f"for {until - health.aside.at:g} s" if until is not None else "until it is taken back"
+            self._journal.add(
+                "device.set_aside", device, f"{health.aside.reason}: nothing is placed there {left}"
+            )
+
+    def view(self) -> DeviceView:
+        """As placement takes it."""
+        return DeviceView(
+            self.free(),
+            {name: len(known.failures) for name, known in self.health.items()},
+            frozenset(name for name, known in self.health.items() if known.aside is not None),
+        )
+
     def free(self) -> dict[str, int]:
         """Bytes that are free on each device that says so; 0 where NVML has trouble with it, so that it
         does not pass for an empty one."""
@@ -44,14 +120,18 @@ class DeviceDesk:
     def infos(self, replicas: Iterable[Replica]) -> tuple[DeviceInfo, ...]:
         """Every device for people and programs. ``replicas``: all of the fleet."""
         there = tuple(replicas)
-        return tuple(
-            DeviceInfo(
-                device.id,
-                device.kind,
-                device.name,
-                device.memory_bytes,
-                reading=self.readings.get(device.id),
-                replicas=tuple(replica.id for replica in there if device.id in replica.devices),
-            )
-            for device in self.devices
+        return tuple(self._info(device, there) for device in self.devices)
+
+    def _info(self, device: Device, replicas: tuple[Replica, ...]) -> DeviceInfo:
+        health = self.health.get(device.id, DeviceHealth())
+        return DeviceInfo(
+            device.id,
+            device.kind,
+            device.name,
+            device.memory_bytes,
+            reading=self.readings.get(device.id),
+            replicas=tuple(replica.id for replica in replicas if device.id in replica.devices),
+            failures=len(health.failures),
+            set_aside=health.aside.reason if health.aside else "",
+            set_aside_until=health.aside.until if health.aside else None,
         )

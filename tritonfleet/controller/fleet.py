@@ -29,6 +29,7 @@ from tritonfleet.controller.statistics import FleetStatistics
 from tritonfleet.controller.table import TableFeed
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.controller.traffic import Traffic
+from tritonfleet.core.device_health import DevicePolicy
 from tritonfleet.core.model import Device, Replica, ReplicaState
 from tritonfleet.core.reconcile import Action, PoolTarget, reconcile
 from tritonfleet.core.wire import RouterTelemetry
@@ -52,9 +53,9 @@ class Fleet:
     ) -> None:
         self.spec, self.file, self.paths, self.driver, self.devices = spec, file, paths, driver, devices
         self.started_at = time()
-        self.desk = DeviceDesk(devices)
         self.journal = Journal(paths.journal)
         remembered = saved.read(paths.state_file, SavedFleet) or SavedFleet()
+        self.desk = DeviceDesk(devices, self.journal, remembered.devices)
         self.sizes = {pool: size for pool, size in remembered.sizes.items() if pool in spec.pools}
         self.generations = dict(remembered.generations)
         self.remembered = remembered.slots
@@ -141,6 +142,7 @@ class Fleet:
         """Observe → decide → act, until there is nothing more to decide."""
         if not self.stopping:
             self.autoscaler.step(now)
+            self.desk.review(device_policy(self.spec), self.replicas(), now)
         for _ in range(10):
             if self.stopping:
                 break
@@ -151,7 +153,7 @@ class Fleet:
                 held=frozenset(slot.id for slot in self.slots.values() if slot.held),
                 returning=frozenset(slot.id for slot in self.slots.values() if slot.after_stop == "relaunch"),
                 drained=frozenset(slot.id for slot in self.slots.values() if self.is_drained(slot, now)),
-                free=self.desk.free(),
+                view=self.desk.view(),
                 now=now,
             )
             for action in actions:
@@ -176,6 +178,7 @@ class Fleet:
             dict(self.generations),
             {name: slot.saved() for name, slot in self.slots.items()},
             {pool: pin for pool, pin in self.autoscaler.pins.items() if pool in self.sizes},
+            dict(self.desk.health),
         )
         if state != self._last_saved:
             saved.write(self.paths.state_file, state)
@@ -242,6 +245,11 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.driver.close()
+
+
+def device_policy(spec: FleetSpec) -> DevicePolicy:
+    rules = spec.device_failures
+    return DevicePolicy(rules.count, rules.within, rules.set_aside)
 
 
 def _slot_order(name: str) -> tuple[str, int]:

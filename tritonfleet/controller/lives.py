@@ -15,6 +15,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
+from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import HealthPolicy, Probe, while_loading, while_serving
 from tritonfleet.core.model import Device, ExitStatus, ReplicaState
 from tritonfleet.core.restart import RestartPolicy, after_failure
@@ -36,12 +37,12 @@ class Lives:
     def __init__(self, fleet: "Fleet", client_for: ClientFactory) -> None:
         self._fleet = fleet
         self._client_for = client_for
-        self._watches: dict[str, ReplicaWatch] = {}  # by instance
+        self.watches: dict[str, ReplicaWatch] = {}  # by instance
         self._watching: dict[str, list[asyncio.Task[None]]] = {}  # the tasks of each, by instance
 
     def watch_of(self, slot: Slot) -> ReplicaWatch | None:
         """None while it has no process, or none that is watched any more."""
-        return self._watches.get(slot.instance.instance) if slot.instance else None
+        return self.watches.get(slot.instance.instance) if slot.instance else None
 
     def launch(self, slot: Slot, devices: tuple[Device, ...], reason: str) -> None:
         again = slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP)
@@ -86,7 +87,7 @@ class Lives:
 
     def attach(self, slot: Slot, instance: Instance) -> ReplicaWatch:
         """Watch a running instance as this slot's."""
-        slot.instance = instance
+        slot.instance, slot.devices = instance, instance.devices
         health = self._fleet.pool_of(slot).health
         watch = ReplicaWatch(
             slot,
@@ -96,7 +97,7 @@ class Lives:
             observe=self.observe,
             counted=self._counted,
         )
-        self._watches[instance.instance] = watch
+        self.watches[instance.instance] = watch
         self._watching[instance.instance] = [
             self._fleet.spawn_task(watch.run()),
             self._fleet.spawn_task(self._await_exit(slot, instance)),
@@ -124,7 +125,7 @@ class Lives:
             slot.enter(ReplicaState.STOPPING, f"{status}, while draining")
             self._fleet.spawn_task(self._stop(slot, 0.0))
             return
-        self.failed(slot, "replica.exited", f"{instance.handle} {status}")
+        self.failed(slot, "replica.exited", f"{instance.handle} {status}", by_device=is_devices_doing(status))
 
     def observe(self, slot: Slot, probe: Probe) -> None:
         """A probe's answer, or the lack of one."""
@@ -157,7 +158,7 @@ class Lives:
             replayed = f", {counted(slot.settings_sent)} replayed" if slot.settings_sent else ""
             self._became_ready(slot, reason + replayed, now)
         elif (slot.replaying is None or slot.replaying.done()) and slot.instance is not None:
-            watch = self._watches[slot.instance.instance]
+            watch = self.watches[slot.instance.instance]
             slot.replaying = self._fleet.spawn_task(replay(self._fleet, slot, watch))
 
     def _became_ready(self, slot: Slot, reason: str, now: float) -> None:
@@ -168,9 +169,14 @@ class Lives:
         self._fleet.journal.add("replica.ready", slot.id, reason, cold_start_s=slot.cold_start_s)
         self._fleet.wake()
 
-    def failed(self, slot: Slot, kind: str, what: str, *, transient: bool = True) -> None:
-        """A launch is over, and not by will: note it, and when the next one is due."""
+    def failed(
+        self, slot: Slot, kind: str, what: str, *, transient: bool = True, by_device: bool = True
+    ) -> None:
+        """A launch is over, and not by will: note it, and when the next one is due. ``by_device``: whether
+        the device can be to blame."""
         now, pool = time(), self._fleet.pool_of(slot)
+        if by_device and transient:
+            self._fleet.desk.failed(slot.devices, DeviceFailure(now, slot.id, slot.config_hash, what))
         policy = RestartPolicy(
             pool.restart.backoff,
             pool.restart.max_backoff,
@@ -204,7 +210,7 @@ class Lives:
         await self._fleet.driver.remove(instance)
 
     async def _unwatch(self, instance: Instance) -> None:
-        self._watches.pop(instance.instance, None)
+        self.watches.pop(instance.instance, None)
         current = asyncio.current_task()
         tasks = [task for task in self._watching.pop(instance.instance, []) if task is not current]
         for task in tasks:

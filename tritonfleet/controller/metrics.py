@@ -216,7 +216,9 @@ def _devices(state: MetricsState) -> Iterator[Metric]:
     busy = _gauge("device_utilization_ratio", "The share of the time that a kernel ran.", "device")
     used = _gauge("device_memory_used_bytes", "Memory in use, by whomever.", "device")
     total = _gauge("device_memory_bytes", "Memory in all.", "device")
+    aside = _gauge("device_set_aside", "1: no replica is placed there.", "device")
     for device in state.snapshot.devices:
+        aside.add_metric((device.id,), 1 if device.set_aside else 0)
         reading = device.reading
         if reading is None:
             continue
@@ -227,7 +229,7 @@ def _devices(state: MetricsState) -> Iterator[Metric]:
         ):
             if value is not None:
                 family.add_metric((device.id,), value)
-    yield from (busy, used, total)
+    yield from (busy, used, total, aside)
 
 
 _SUFFIXES = {

@@ -40,7 +40,9 @@ async def replay(fleet: "Fleet", slot: Slot, watch: ReplicaWatch) -> None:
             return
         if attempt < ATTEMPTS - 1:
             await asyncio.sleep(RETRY_S)
-    fleet.lives.failed(slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}")
+    fleet.lives.failed(
+        slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}", by_device=False
+    )
 
 
 async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Setting, ...]) -> str:
@@ -50,7 +52,7 @@ async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Set
         answer = await watch.client.call(setting.path, setting.message, timeout, {})
         if answer.status in (0, ALREADY_EXISTS):
             if setting.kind in SHM and not setting.ending:
-                fleet.settings.accepted(setting, watch.instance, fleet.watches)
+                fleet.settings.accepted(setting, watch.instance, fleet.lives.watches)
             continue
         problem = f"{setting}: {status_name(answer.status)}: {answer.text}"
         if not setting.optional:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tritonfleet.core.device_health import DeviceHealth
 from tritonfleet.core.model import ModelStatus, ReplicaState
 from tritonfleet.drivers.spawn import ProcessIdentity
 
@@ -42,13 +43,14 @@ class SavedPin:
 @dataclass(frozen=True, slots=True)
 class SavedFleet:
     """``sizes``: what `scale` pinned; ``pins``: more about these; ``generations``: the last one used by each
-    slot that ever was."""
+    slot that ever was; ``devices``: those where launches failed, or that are set aside."""
 
     revision: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     slots: dict[str, SavedSlot] = field(default_factory=dict)
     pins: dict[str, SavedPin] = field(default_factory=dict)
+    devices: dict[str, DeviceHealth] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

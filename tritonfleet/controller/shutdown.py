@@ -66,7 +66,7 @@ class Shutdown:
         fleet, deadline = self._fleet, time() + patience
         serving = [slot for slot in fleet.slots.values() if slot.state.serving]
         for slot in serving:
-            fleet.drain(slot, "the fleet goes down", time(), patience)
+            fleet.lives.drain(slot, "the fleet goes down", time(), patience)
         while time() < deadline and not all(fleet.is_drained(slot, time()) for slot in serving):  # noqa: ASYNC110 # reports come four times a second
             await asyncio.sleep(POLL_S)
 

@@ -4,8 +4,8 @@ A device is full when the shares of the replicas on it add up to 1; a replica's 
 its pool. A replica of several devices has each of them whole.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tritonfleet.core.model import Device, DeviceKind
 
@@ -28,38 +28,55 @@ class Placement:
         return tuple(device.id for device in self.devices)
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """What is known of devices besides their shares, by id. ``free``: bytes that are free there, whoever uses
+    the rest; a device that is not named has all of its own. ``failures``: launches that ended badly there
+    lately. ``aside``: those where nothing is placed."""
+
+    free: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    aside: Collection[str] = ()
+
+
 def place(
     devices: Sequence[Device],
     shares: Mapping[str, float],
     per_device: int,
     count: int = 1,
     *,
-    free: Mapping[str, int] | None = None,
+    view: DeviceView | None = None,
 ) -> Placement:
-    """The emptiest ``count`` devices with room; among equals those with the most free memory, to the GiB,
-    then the earliest in ``devices``, in whose order they are returned.
+    """The emptiest ``count`` devices with room; among equals those where the fewest launches failed, then
+    those with the most free memory, to the GiB, then the earliest in ``devices``, in whose order they are
+    returned.
 
-    ``shares``: device id → sum of the shares on it. ``free``: device id → bytes that are free there, whoever
-    uses the rest; a device that is not named has all of its own. It only decides between devices that are
-    equally taken by this fleet, because what a replica that was placed just now will use does not show yet.
+    ``shares``: device id → sum of the shares on it. Free memory only decides between devices that are equally
+    taken by this fleet, because what a replica that was placed just now will use does not show yet.
     A MIG slice is never one of several: a process can use one only.
     """
-    known = free or {}
+    known = view or DeviceView()
 
-    def rank(device: Device) -> tuple[float, int]:
-        memory = known.get(device.id, device.memory_bytes)
-        return round(shares.get(device.id, 0.0), 6), -(memory // ALIKE_BYTES)
+    def rank(device: Device) -> tuple[float, int, int]:
+        memory = known.free.get(device.id, device.memory_bytes)
+        failures = known.failures.get(device.id, 0)
+        return round(shares.get(device.id, 0.0), 6), failures, -(memory // ALIKE_BYTES)
 
-    fitting = [device for device in devices if count == 1 or device.kind is not DeviceKind.MIG]
+    usable = [device for device in devices if device.id not in known.aside]
+    fitting = [device for device in usable if count == 1 or device.kind is not DeviceKind.MIG]
     if len(fitting) < count:
-        return Placement((), _too_few(len(fitting), count))
+        return Placement((), _too_few(len(fitting), count) + _but_aside(known.aside))
     best = sorted(fitting, key=rank)[:count]
     if any(shares.get(device.id, 0.0) + 1 / per_device > 1 + EPSILON for device in best):
-        return Placement((), _full(fitting, shares, per_device, count))
+        return Placement((), _full(fitting, shares, per_device, count) + _but_aside(known.aside))
     chosen = tuple(device for device in devices if device in best)
     used = any(shares.get(device.id, 0.0) for device in chosen)
     name = chosen[0].id if count == 1 else "they"  # who places them names them already
     return Placement(chosen, f"{name} {'is' if count == 1 else 'are'} {'the emptiest' if used else 'free'}")
+
+
+def _but_aside(names: Collection[str]) -> str:
+    return f"; set aside: {', '.join(sorted(names))}" if names else ""
 
 
 def _too_few(there: int, count: int) -> str:

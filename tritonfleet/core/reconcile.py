@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tritonfleet.core.model import Device, Replica, ReplicaState
-from tritonfleet.core.placement import place
+from tritonfleet.core.placement import DeviceView, place
 
 LEAVING = (ReplicaState.DRAINING, ReplicaState.STOPPING)
 BROKEN = (ReplicaState.FAILED, ReplicaState.CRASH_LOOP)
@@ -50,19 +50,19 @@ def reconcile(
     held: frozenset[str] = frozenset(),
     returning: frozenset[str] = frozenset(),
     drained: frozenset[str] = frozenset(),
-    free: Mapping[str, int] | None = None,
+    view: DeviceView | None = None,
     now: float,
 ) -> list[Action]:
     """``held``: slots that a person emptied and that stay so; ``returning``: slots that drain or stop only to
     be launched again; ``drained``: draining replicas of which every router says that nothing is in flight
-    there any more; ``free``: free memory by device, in bytes, as `placement.place` takes it."""
+    there any more; ``view``: more about the devices, as `placement.place` takes it."""
     known = {target.name: target for target in targets}
     actions: list[Action] = []
     for replica in replicas:
         actions += _finish_draining(replica, drained, now)
     for target in targets:
         own = [replica for replica in replicas if replica.pool == target.name]
-        actions += _resize(target, own, held, returning, devices, replicas, targets)
+        actions += _resize(target, own, held, returning, devices, replicas, targets, view)
     for replica in replicas:
         if replica.pool not in known and replica.state not in LEAVING:
             actions.append(_let_go(replica, f"pool {replica.pool} is not in the fleet file any more"))
@@ -71,7 +71,7 @@ def reconcile(
     for replica in sorted(replicas, key=lambda r: (r.pool, r.ordinal)):
         if replica.id in going or replica.id in held or replica.pool not in known:
             continue
-        actions += _launch(replica, known[replica.pool], devices, shares, free, now)
+        actions += _launch(replica, known[replica.pool], devices, shares, view, now)
     return actions
 
 
@@ -120,6 +120,7 @@ def _resize(
     devices: Sequence[Device],
     everyone: Sequence[Replica],
     targets: Sequence[PoolTarget],
+    view: DeviceView | None,
 ) -> list[Action]:
     staying = held | returning
     active = [replica for replica in replicas if replica.state not in LEAVING or replica.id in staying]
@@ -134,7 +135,7 @@ def _resize(
             for _ in range(target.size - len(active))
         ]
     if outdated and len(active) - target.size <= 1:
-        return _roll(target, current, outdated, replicas, devices, everyone, targets, held)
+        return _roll(target, current, outdated, replicas, devices, everyone, targets, held, view)
     surplus = len(active) - target.size
     first = sorted(outdated, key=_removal_order) + sorted(current, key=_removal_order)
     reason = f"{target.size} wanted, {len(active)} there ({target.why})"
@@ -162,6 +163,7 @@ def _roll(
     everyone: Sequence[Replica],
     targets: Sequence[PoolTarget],
     held: frozenset[str],
+    view: DeviceView | None,
 ) -> list[Action]:
     """The next step of replacing outdated replicas: at most one more than wanted, never fewer ready by will
     where a device is free for the surplus one."""
@@ -172,7 +174,7 @@ def _roll(
     if any(replica.state in LEAVING for replica in replicas):
         return []  # one at a time
     shares = _shares(everyone, {pool.name: pool for pool in targets})
-    room = bool(place(devices, shares, target.per_device, target.per_replica))
+    room = bool(place(devices, shares, target.per_device, target.per_replica, view=view))
     if any(_is_coming(replica, room=room) for replica in current if replica.id not in held):
         return []  # the replacement is on its way
     if len(current) + len(outdated) > target.size:
@@ -190,7 +192,7 @@ def _launch(
     target: PoolTarget,
     devices: Sequence[Device],
     shares: dict[str, float],
-    free: Mapping[str, int] | None,
+    view: DeviceView | None,
     now: float,
 ) -> list[Action]:
     if replica.state in BROKEN:
@@ -198,7 +200,7 @@ def _launch(
             return []
     elif replica.state is not ReplicaState.PENDING:
         return []
-    found = place(devices, shares, target.per_device, target.per_replica, free=free)
+    found = place(devices, shares, target.per_device, target.per_replica, view=view)
     if not found:
         if replica.state is ReplicaState.PENDING and replica.reason == found.reason:
             return []

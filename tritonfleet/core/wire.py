@@ -17,6 +17,8 @@ POST      /v1/apply                       ApplyRequest             Accepted
 POST      /v1/replicas/{id}/drain         DrainRequest             Accepted
 POST      /v1/replicas/{id}/undrain       –                        Accepted
 POST      /v1/replicas/{id}/restart       RestartRequest           Accepted
+POST      /v1/devices/{id}/drain          DrainRequest             Accepted
+POST      /v1/devices/{id}/undrain        –                        Accepted
 POST      /v1/down                        DownRequest              Accepted
 GET       /v1/events?since=SEQ&follow=1   –                        Event per line (NDJSON)
 GET       /v1/router/table                –                        RouterTable per line (NDJSON, stays open)
@@ -250,6 +252,9 @@ class DeviceInfo:
     memory_bytes: int = 0  # 0 where it is not known
     reading: DeviceReading | None = None  # None: a CPU slot, or a GPU that this host's NVML does not show
     replicas: tuple[str, ...] = ()  # ids of those that have, or are about to have, a process there
+    failures: int = 0  # launches that ended badly there lately
+    set_aside: str = ""  # why no replica is placed there, if none is
+    set_aside_until: float | None = None  # when that ends by itself; None: by `undrain device/ID` only
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,6 +379,11 @@ def test_a_controller_that_dies_during_a_wait_is_exit_code_4(cli: Cli, control: 
             ("/replicas/main-1/drain", {"deadline_s": 5.0, "force": True, "by": "drain"}),
         ),
         (("undrain", "main-1"), ("/replicas/main-1/undrain", None)),
+        (
+            ("drain", "device/cpu1", "--deadline", "5s"),
+            ("/devices/cpu1/drain", {"deadline_s": 5.0, "force": False, "by": "drain"}),
+        ),
+        (("undrain", "device/cpu1"), ("/devices/cpu1/undrain", None)),
         (("restart", "main-1.1"), ("/replicas/main-1/restart", {"force": False, "by": "restart"})),
         (("restart", "main-1", "--force"), ("/replicas/main-1/restart", {"force": True, "by": "restart"})),
     ],
@@ -398,6 +403,13 @@ def test_an_unknown_replica_is_asked_about_before_anything_is_done(
     assert outcome.code == 2
     assert "no replica 'main-11' in fleet 'demo'" in outcome.err
     assert "did you mean 'main-1'?" in outcome.err
+    assert [path for _, path, _ in control.requests] == ["/snapshot"]
+
+
+def test_an_unknown_device_is_named(cli: Cli, control: ControlServer) -> None:
+    outcome = cli("--fleet", "demo", "drain", "device/cpu11")
+    assert outcome.code == 2
+    assert "no device 'cpu11' in fleet 'demo'" in outcome.err
     assert [path for _, path, _ in control.requests] == ["/snapshot"]
 
 

@@ -33,6 +33,20 @@ def test_a_device_that_does_not_answer_says_why() -> None:
     assert "none: GPU is lost" in shown(DeviceReading(NOW, trouble="GPU is lost"))
 
 
+def test_a_device_that_is_set_aside_says_why_and_what_ends_it() -> None:
+    bad = DeviceInfo(
+        "cpu1", DeviceKind.CPU, failures=3, set_aside="3 launches failed there", set_aside_until=NOW + 1500
+    )
+    text = describe_device(snapshot(), bad).plain
+    assert "3 launches ended badly here lately" in text
+    ends = "back in 25m00s, or `tritonfleet undrain device/cpu1` brings it back"
+    assert f"3 launches failed there; {ends}" in text
+    drained = DeviceInfo("cpu2", DeviceKind.CPU, set_aside="drained by anna")
+    page = render.ps(snapshot(devices=(bad, drained)), 200).plain
+    assert f"device cpu1 is set aside: 3 launches failed there; {ends}" in page
+    assert "device cpu2 is set aside: drained by anna; `tritonfleet undrain device/cpu2` brings it" in page
+
+
 A, B = "GPU-1a2b3c4d-0000-4000-8000-000000000000", "GPU-5e6f7a8b-0000-4000-8000-000000000000"
 TWIN = "GPU-5e6f7a8b-0000-4000-8000-000000000001"
 

@@ -193,7 +193,7 @@ async def scaled(folder: Path, **autoscale: Any) -> AsyncIterator[Scaled]:
     with worker_that_runs(fleet):
         fleet.tick(NOW)
         await until(lambda: sum(one.state is ReplicaState.READY for one in fleet.slots.values()) == 2)
-        for one in fleet.lives._watches.values():
+        for one in fleet.lives.watches.values():
             one._observe = lambda *_: None
             one._statistics_due = lambda: False
         try:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonfleet.core.model import Device, DeviceKind
-from tritonfleet.core.placement import lacking, place
+from tritonfleet.core.placement import DeviceView, lacking, place
 
 
 def devices(count: int) -> tuple[Device, ...]:
@@ -95,22 +95,22 @@ GPUS = tuple(Device(f"GPU-{name}", DeviceKind.GPU, "", 80 * GIB) for name in "ab
 
 def test_among_equals_the_one_with_the_most_free_memory() -> None:
     free = {"GPU-a": 10 * GIB, "GPU-b": 70 * GIB, "GPU-c": 40 * GIB}
-    assert place(GPUS, {}, 1, free=free).ids == ("GPU-b",)
-    assert place(GPUS, {}, 1, 2, free=free).ids == ("GPU-b", "GPU-c")
+    assert place(GPUS, {}, 1, view=DeviceView(free)).ids == ("GPU-b",)
+    assert place(GPUS, {}, 1, 2, view=DeviceView(free)).ids == ("GPU-b", "GPU-c")
 
 
 def test_an_empty_device_comes_before_one_with_more_free_memory() -> None:
     free = {"GPU-a": 10 * GIB, "GPU-b": 70 * GIB, "GPU-c": 70 * GIB}
-    assert place(GPUS, {"GPU-b": 0.5, "GPU-c": 0.5}, 2, free=free).ids == ("GPU-a",)
+    assert place(GPUS, {"GPU-b": 0.5, "GPU-c": 0.5}, 2, view=DeviceView(free)).ids == ("GPU-a",)
 
 
 def test_a_difference_of_less_than_a_gib_does_not_move_replicas_about() -> None:
     free = {"GPU-a": 70 * GIB + 1, "GPU-b": 71 * GIB - 1, "GPU-c": 70 * GIB}
-    assert place(GPUS, {}, 1, free=free).ids == ("GPU-a",)
+    assert place(GPUS, {}, 1, view=DeviceView(free)).ids == ("GPU-a",)
 
 
 def test_a_device_without_a_reading_counts_with_all_its_memory() -> None:
-    assert place(GPUS, {}, 1, free={"GPU-a": 79 * GIB, "GPU-b": 60 * GIB}).ids == ("GPU-c",)
+    assert place(GPUS, {}, 1, view=DeviceView({"GPU-a": 79 * GIB, "GPU-b": 60 * GIB})).ids == ("GPU-c",)
 
 
 def test_groups_need_as_many_devices_each() -> None:
@@ -118,3 +118,17 @@ def test_groups_need_as_many_devices_each() -> None:
     assert lacking({"main": 3}, {"main": 1}, devices(4), {"main": 2}) == (
         "main 3 (at 2 devices each) need 6 devices; there are 4: cpu0, cpu1, cpu2, cpu3"
     )
+
+
+def test_among_equals_the_device_where_fewer_launches_failed() -> None:
+    assert place(devices(3), {}, 1, view=DeviceView(failures={"cpu0": 1})).ids == ("cpu1",)
+    assert place(devices(2), {"cpu1": 0.5}, 2, view=DeviceView(failures={"cpu0": 5})).ids == ("cpu0",)
+
+
+def test_nothing_goes_where_a_device_is_set_aside_and_the_reason_says_so() -> None:
+    view = DeviceView(aside={"cpu0"})
+    assert place(devices(2), {}, 1, view=view).ids == ("cpu1",)
+    found = place(devices(2), {"cpu1": 1.0}, 1, view=view)
+    assert found.reason == "no free device: all 1 are taken (1 per device); set aside: cpu0"
+    assert place(devices(1), {}, 1, view=view).reason == "there is no device; set aside: cpu0"
+    assert place(devices(2), {}, 1, 2, view=view).reason.endswith("there are 1; set aside: cpu0")
