@@ -16,6 +16,7 @@ import msgspec
 from tritonfleet.cli import unix_http
 from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.core.board import Board
+from tritonfleet.core.rollout import RolloutStatus, UndoRequest
 from tritonfleet.core.wire import (
     Accepted,
     ApplyRequest,
@@ -88,6 +89,12 @@ class ControlClient:
 
     def apply(self, request: ApplyRequest) -> Accepted:
         return self._ask("POST", "/apply", Accepted, request)
+
+    def rollout(self) -> RolloutStatus:
+        return self._ask("GET", "/rollout", RolloutStatus)
+
+    def undo(self, request: UndoRequest) -> Accepted:
+        return self._ask("POST", "/rollout/undo", Accepted, request)
 
     def drain(self, replica: str, request: DrainRequest) -> Accepted:
         return self._ask("POST", f"/replicas/{quote(replica, safe='')}/drain", Accepted, request)

@@ -207,6 +207,29 @@ def autoscale(
 
 
 @app.command(epilog=GLOBAL_HELP)
+def rollout(
+    context: typer.Context,
+    action: Annotated[
+        Literal["status", "history", "undo"],
+        typer.Argument(help="How the last change of the file does; all revisions; back to one of them."),
+    ] = "status",
+    revision: Annotated[
+        int | None, typer.Argument(metavar="[REVISION]", help="undo: to this one, not the last good one.")
+    ] = None,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = WAIT_TIMEOUT,
+) -> None:
+    """Changes of the fleet file, as they are carried out.
+
+    status exits with 1 when the last one was rolled back or fails.
+    """
+    from tritonfleet.cli import rollout as command
+
+    timeout_s = seconds(wait_timeout, "--wait-timeout")
+    command.rollout(settings_of(context), action, revision, timeout_s, wait=wait)
+
+
+@app.command(epilog=GLOBAL_HELP)
 def ps(context: typer.Context) -> None:
     """Pools, then replicas, each with its reason.
 

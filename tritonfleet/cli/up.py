@@ -18,6 +18,8 @@ from tritonfleet.cli.names import parse_sizes
 from tritonfleet.cli.plan import Plan, PoolWish, plan
 from tritonfleet.cli.terminal import Progress, Settings, say, say_error, say_verbose, show
 from tritonfleet.cli.waiting import settled
+from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.rollout import Revision, last_asked
 from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica
 from tritonfleet.drivers.spawn import ProcessIdentity, alive, identify
 
@@ -71,7 +73,7 @@ def up(
                 f"fleet {spec.name} is at work in the background: tritonfleet ps, tritonfleet events -f",
             )
         elif detach:
-            ready = wait_settled(client, target, settings, timeout_s)
+            ready = wait_settled(client, target, settings, timeout_s, rollout=True)
             say(settings, _ready_message(ready))
         else:
             _attached(client, target, settings, timeout_s)
@@ -132,14 +134,19 @@ def wait_settled(
     settings: Settings,
     timeout_s: float,
     pools: frozenset[str] | None = None,
+    *,
+    rollout: bool = False,
 ) -> FleetSnapshot:
-    """Until every pool has its size ready. Raises CliError: a replica in crash_loop (1), time over (3)."""
+    """Until every pool has its size ready. Raises CliError: a replica in crash_loop (1), time over (3); with
+    ``rollout``, also when what the fleet was last asked to be has been rolled back (1)."""
     deadline = monotonic() + timeout_s
     with Progress(settings) as progress:
         while True:
             snapshot = client.snapshot()
             verdict = settled(snapshot, pools)
             progress.update(snapshot, verdict.waiting_for)
+            if rollout and (asked := last_asked(client.rollout())) and asked.status == "rolled_back":
+                raise rolled_back_error(target, asked)
             if verdict.broken:
                 raise broken_error(target, verdict.broken[0])
             if verdict.done:
@@ -165,6 +172,18 @@ def broken_error(target: fleet.Target, replica: Replica) -> CliError:
     )
 
 
+def rolled_back_error(target: fleet.Target, revision: Revision) -> CliError:
+    path = target.paths.logs / f"{revision.replica}.log"
+    return CliError(
+        ExitCode.FAILED,
+        f"revision {revision.number} was rolled back: {revision.reason}",
+        hint="the fleet goes on as before: tritonfleet rollout history\n"
+        f"the whole log: tritonfleet logs {revision.replica} ({path})\n"
+        "once the cause is mended: tritonfleet up",
+        details=what_went_wrong(last_lines(path, 400)),
+    )
+
+
 def _ready_message(snapshot: FleetSnapshot) -> str:
     parts = [f"{pool.name} {pool.ready} of {pool.desired} ready" for pool in snapshot.pools]
     return f"fleet {snapshot.fleet}: {', '.join(parts)}, behind {snapshot.router.address}"
@@ -175,7 +194,8 @@ def _attached(client: ControlClient, target: fleet.Target, settings: Settings, t
     try:
         since = _last_event(client)
         try:
-            say(settings, _ready_message(wait_settled(client, target, settings, timeout_s)))
+            ready = wait_settled(client, target, settings, timeout_s, rollout=True)
+            say(settings, _ready_message(ready))
             say(
                 settings,
                 "following events; Ctrl-C lets go, and the fleet goes on (tritonfleet down stops it)",

@@ -124,6 +124,7 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
         fleet.settings.clear()
         fleet.statistics.clear()
         fleet.autoscaler.clear()
+        fleet.rollouts.revisions.clear()
         paths.state_file.unlink(missing_ok=True)
         paths.lock.unlink(missing_ok=True)  # last: who finds none may begin anew
 

@@ -24,6 +24,7 @@ from tritonfleet.controller.history import TrafficHistory, reports_of
 from tritonfleet.controller.shutdown import Shutdown
 from tritonfleet.controller.snapshot import snapshot
 from tritonfleet.core.board import Board
+from tritonfleet.core.rollout import UndoRequest
 from tritonfleet.core.wire import (
     ApplyRequest,
     DownRequest,
@@ -56,6 +57,8 @@ def application(fleet: Fleet, shutdown: Shutdown, history: TrafficHistory | None
         Route("/v1/replicas/{id}/restart", api.restart, methods=["POST"]),
         Route("/v1/devices/{id}/drain", api.drain_device, methods=["POST"]),
         Route("/v1/devices/{id}/undrain", api.undrain_device, methods=["POST"]),
+        Route("/v1/rollout", api.rollout),
+        Route("/v1/rollout/undo", api.undo, methods=["POST"]),
         Route("/v1/down", api.down, methods=["POST"]),
         Route("/v1/events", api.events),
         Route("/v1/router/table", api.table),
@@ -89,6 +92,12 @@ class _Api:
 
     async def apply(self, request: Request) -> Response:
         return self._changed(commands.apply, await _body(request, ApplyRequest))
+
+    async def rollout(self, _request: Request) -> Response:
+        return _answer(self._fleet.rollouts.status(self._fleet))
+
+    async def undo(self, request: Request) -> Response:
+        return self._changed(commands.undo, await _body(request, UndoRequest))
 
     async def drain(self, request: Request) -> Response:
         body = await _body(request, DrainRequest)

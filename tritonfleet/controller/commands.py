@@ -8,6 +8,7 @@ from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import lacking
+from tritonfleet.core.rollout import UndoRequest
 from tritonfleet.core.wire import (
     Accepted,
     ApplyRequest,
@@ -92,19 +93,52 @@ def apply(fleet: Fleet, request: ApplyRequest) -> Accepted:
         spec = load_fleet(path, request.environ)
     except ConfigError as error:
         raise RefusedError("invalid", f"{path.name} is not valid\n{error}") from error
-    _check_unchanged(fleet.spec, spec)
     for pool in request.sizes:
         if pool not in spec.pools:
             raise RefusedError("not_found", f"there is no pool {pool!r}", f"pools: {', '.join(spec.pools)}")
-    _check_sizes(fleet, spec, request.sizes)
-    changes = _changes(fleet, spec, request.sizes)
-    fleet.spec, fleet.file = spec, path
-    fleet.autoscaler.pin(request.sizes, request.by, None)
-    fleet.sizes = {pool: size for pool, size in fleet.sizes.items() if pool in spec.pools}
+    changes = _become(fleet, spec, path, "up", request.sizes)
     message = "; ".join(changes) or f"it already is as {path.name} says"
     event = fleet.journal.add("config.applied", "fleet", f"{path} by {request.by}: {message}")
-    fleet.wake()
     return Accepted(message, event.seq)
+
+
+def undo(fleet: Fleet, request: UndoRequest) -> Accepted:
+    """Bring the fleet back to an earlier revision of itself."""
+    revisions = fleet.rollouts.revisions
+    numbers = [revision.number for revision in revisions.all]
+    there = f"there are: {', '.join(map(str, numbers))}; see `tritonfleet rollout history`"
+    if request.revision is None:
+        earlier = next((one for one, spec in revisions.deployed() if not revisions.runs_already(spec)), None)
+        if earlier is None:
+            raise RefusedError("conflict", "there is no other revision that was deployed", there)
+        number = earlier.number
+    else:
+        number = request.revision
+    spec = revisions.spec_of(number)
+    if spec is None:
+        raise RefusedError("not_found", f"there is no revision {number}", there)
+    if revisions.runs_already(spec):
+        raise RefusedError("conflict", f"the fleet already is as revision {number} says", there)
+    changes = _become(fleet, spec, fleet.file, "undo", {}, f"back to revision {number}: ")
+    event = fleet.journal.add("rollout.undone", "fleet", f"back to revision {number} by {request.by}")
+    return Accepted(f"back to revision {number}: {'; '.join(changes)}", event.seq)
+
+
+def _become(
+    fleet: Fleet, spec: FleetSpec, file: Path, by: str, sizes: dict[str, int], why: str = ""
+) -> list[str]:
+    """From now on the fleet is to be as ``spec`` says. Returns what that changes, in words."""
+    _check_unchanged(fleet.spec, spec)
+    _check_sizes(fleet, spec, sizes)
+    changes = _changes(fleet, spec, sizes)
+    before, fleet.spec, fleet.file = fleet.spec, spec, file
+    fleet.autoscaler.pin(sizes, by, None)
+    fleet.sizes = {pool: size for pool, size in fleet.sizes.items() if pool in spec.pools}
+    if not fleet.rollouts.revisions.runs_already(spec):
+        told = "; ".join(_changes_of(before, spec)) or "settings of the fleet changed"
+        fleet.rollouts.begin(spec, before, file, by, why + told)
+    fleet.wake()
+    return changes
 
 
 def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
@@ -137,18 +171,21 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
 
 
 def _changes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> list[str]:
+    return _changes_of(fleet.spec, spec) + [f"{pool} to {size}" for pool, size in sizes.items()]
+
+
+def _changes_of(old: FleetSpec, new: FleetSpec) -> list[str]:
     changes = []
-    for name in spec.pools:
-        if name not in fleet.spec.pools:
+    for name in new.pools:
+        if name not in old.pools:
             changes.append(f"new pool {name}")
-        elif pool_hash(spec, name) != pool_hash(fleet.spec, name):
+        elif pool_hash(new, name) != pool_hash(old, name):
             changes.append(f"pool {name}: replicas are replaced one by one")
-        elif spec.pools[name] != fleet.spec.pools[name]:
+        elif new.pools[name] != old.pools[name]:
             changes.append(f"pool {name}: settings changed")
-    changes += [f"pool {name} is removed" for name in fleet.spec.pools if name not in spec.pools]
-    changes += [f"{pool} to {size}" for pool, size in sizes.items()]
-    if spec.router.policy != fleet.spec.router.policy:
-        changes.append(f"policy {spec.router.policy}")
+    changes += [f"pool {name} is removed" for name in old.pools if name not in new.pools]
+    if new.router.policy != old.router.policy:
+        changes.append(f"policy {new.router.policy}")
     return changes
 
 

@@ -21,6 +21,7 @@ from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.lives import ClientFactory, Lives
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.pulls import PullNotes
+from tritonfleet.controller.rollout import Rollouts
 from tritonfleet.controller.router_workers import make_workers
 from tritonfleet.controller.saved import SavedFleet
 from tritonfleet.controller.settings import Settings
@@ -51,9 +52,11 @@ class Fleet:
         devices: tuple[Device, ...],
         client_for: ClientFactory,
     ) -> None:
-        self.spec, self.file, self.paths, self.driver, self.devices = spec, file, paths, driver, devices
-        self.started_at = time()
         self.journal = Journal(paths.journal)
+        self.rollouts = Rollouts(paths.revisions_file, self.journal)
+        self.spec = spec = self.rollouts.start(spec, file)
+        self.file, self.paths, self.driver, self.devices = file, paths, driver, devices
+        self.started_at = time()
         remembered = saved.read(paths.state_file, SavedFleet) or SavedFleet()
         self.desk = DeviceDesk(devices, self.journal, remembered.devices)
         self.sizes = {pool: size for pool, size in remembered.sizes.items() if pool in spec.pools}
@@ -143,6 +146,7 @@ class Fleet:
         if not self.stopping:
             self.autoscaler.step(now)
             self.desk.review(device_policy(self.spec), self.replicas(), now)
+            self.rollouts.review(self, now)
         for _ in range(10):
             if self.stopping:
                 break

@@ -19,6 +19,7 @@ from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import HealthPolicy, Probe, while_loading, while_serving
 from tritonfleet.core.model import Device, ExitStatus, ReplicaState
 from tritonfleet.core.restart import RestartPolicy, after_failure
+from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.drivers import container_settings
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -50,7 +51,10 @@ class Lives:
             max(self._fleet.generations.get(slot.id, 0), slot.generation) + 1
         )
         slot.restarts += again
-        slot.config_hash = pool_hash(self._fleet.spec, slot.pool)
+        wanted = pool_hash(self._fleet.spec, slot.pool)
+        if wanted != slot.config_hash:
+            slot.failures = 0  # they were another configuration's
+        slot.config_hash, slot.failure = wanted, None
         slot.ready_at = slot.retry_at = slot.drain_deadline = slot.reading = None
         slot.failed_probes, slot.models, slot.after_stop = 0, (), "forget"
         slot.devices = tuple(device.id for device in devices)
@@ -146,7 +150,8 @@ class Lives:
         if step is None:
             return
         if step.state is ReplicaState.FAILED:
-            self.failed(slot, "replica.unhealthy", step.reason)
+            hopeless = slot.state is not ReplicaState.READY  # the time to get ready is over
+            self.failed(slot, "replica.unhealthy", step.reason, hopeless=hopeless)
         elif step.state is ReplicaState.READY:
             self._loaded(slot, step.reason, now)
         else:
@@ -170,10 +175,17 @@ class Lives:
         self._fleet.wake()
 
     def failed(
-        self, slot: Slot, kind: str, what: str, *, transient: bool = True, by_device: bool = True
+        self,
+        slot: Slot,
+        kind: str,
+        what: str,
+        *,
+        transient: bool = True,
+        by_device: bool = True,
+        hopeless: bool = False,
     ) -> None:
         """A launch is over, and not by will: note it, and when the next one is due. ``by_device``: whether
-        the device can be to blame."""
+        the device can be to blame; ``hopeless``: whether a rolling change ends with it."""
         now, pool = time(), self._fleet.pool_of(slot)
         if by_device and transient:
             self._fleet.desk.failed(slot.devices, DeviceFailure(now, slot.id, slot.config_hash, what))
@@ -185,7 +197,7 @@ class Lives:
         )
         ready_for = now - slot.ready_at if slot.ready_at is not None else None
         verdict = after_failure(policy, slot.failures, ready_for_s=ready_for, transient=transient, what=what)
-        slot.failures = verdict.failures
+        slot.failures, slot.failure = verdict.failures, LaunchFailure(what, hopeless or not transient)
         slot.retry_at = now + verdict.delay_s
         was_looping = slot.failures > policy.crash_loop_after
         slot.enter(
@@ -201,6 +213,7 @@ class Lives:
         instance, slot.instance, slot.ready_at, slot.devices = slot.instance, None, None, ()
         if instance is not None:
             slot.clearing = self._fleet.spawn_task(self._clear(instance))
+        self._fleet.rollouts.review(self._fleet, now)
         self._fleet.wake()
 
     async def _clear(self, instance: Instance) -> None:

@@ -59,6 +59,11 @@ class FleetPaths:
         return self.root / "statistics.json"
 
     @property
+    def revisions_file(self) -> Path:
+        """What the fleet was asked to be, and became."""
+        return self.root / "revisions.json"
+
+    @property
     def autoscale_file(self) -> Path:
         """What autoscaling remembers of each pool."""
         return self.root / "autoscale.json"

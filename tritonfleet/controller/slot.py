@@ -8,6 +8,7 @@ from typing import Literal
 
 from tritonfleet.controller.saved import SavedSlot
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
+from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters, ModelRates
 from tritonfleet.drivers.base import Instance
 
@@ -40,6 +41,7 @@ class Slot:
     cold_start_s: float | None = None  # of the last launch that became ready
     restarts: int = 0
     failures: int = 0  # in a row
+    failure: LaunchFailure | None = None  # of the last launch, if that is how it ended
     retry_at: float | None = None
     drain_deadline: float | None = None
     drain_revision: int = 0  # the table's revision that told the routers

@@ -14,6 +14,8 @@ GET       /v1/board                       –                        Board (`cor
 POST      /v1/scale                       ScaleRequest             Accepted
 GET       /v1/autoscale                   –                        list of AutoscaleStatus
 POST      /v1/apply                       ApplyRequest             Accepted
+GET       /v1/rollout                     –                        RolloutStatus (`core.rollout`)
+POST      /v1/rollout/undo                UndoRequest              Accepted
 POST      /v1/replicas/{id}/drain         DrainRequest             Accepted
 POST      /v1/replicas/{id}/undrain       –                        Accepted
 POST      /v1/replicas/{id}/restart       RestartRequest           Accepted

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tritonfleet.core.board import Board
+from tritonfleet.core.rollout import RolloutStatus
 from tritonfleet.core.wire import Accepted, AutoscaleStatus, Event, FleetSnapshot, Problem, RpcAnswer
 
 
@@ -25,6 +26,7 @@ class ControlServer:
         self.board: Board | None = None
         self.rpc: RpcAnswer | None = None
         self.autoscale: list[AutoscaleStatus] = []
+        self.rollout = RolloutStatus((), ())
         self.events: list[Event] = []
         self.later_events: list[Event] = []  # only for those who follow; then the stream ends
         self.refusals: dict[str, tuple[int, Any]] = {}  # path → status and body
@@ -47,6 +49,8 @@ class ControlServer:
             return 200, msgspec.json.encode(self.rpc)
         if path == "/autoscale":
             return 200, msgspec.json.encode(self.autoscale)
+        if path == "/rollout":
+            return 200, msgspec.json.encode(self.rollout)
         if path == "/events":
             query = parse_qs(url.query)
             since = int(query["since"][0])

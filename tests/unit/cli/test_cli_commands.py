@@ -12,7 +12,7 @@ from fleet_samples import HASH, NOW, autoscale_status, busy_snapshot, event, poo
 
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.model import ReplicaState
-from tritonfleet.core.wire import Problem
+from tritonfleet.core.wire import ControllerInfo, Problem
 
 # ---------------------------------------------------------------- the command line itself
 
@@ -479,6 +479,8 @@ def test_down_of_a_fleet_that_does_not_run_is_fine(cli: Cli) -> None:
 
 
 def test_down_waits_until_the_controller_is_gone(cli: Cli, control: ControlServer) -> None:
+    nobody = ControllerInfo(pid=(1 << 22) + 1, started_at=NOW, version="0")  # beyond what Linux can give
+    control.snapshots = [snapshot(controller=nobody)]
     control.close_after = "/down"
     outcome = cli("--fleet", "demo", "down", "-t", "5s", "-y")
     assert outcome.code == 0
