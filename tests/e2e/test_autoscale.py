@@ -1,17 +1,12 @@
 """The load sets the size of a real fleet: it grows, holds a pin, shrinks, and no request fails."""
 
-import threading
 from collections.abc import Iterator
-from typing import Self
 
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
 from running_fleet import RunningFleet, running_fleet
+from slow_work import Work
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(240), pytest.mark.xdist_group("fleet_autoscale")]
-
-WORDS = 400  # of which each costs 0.1 ms: a request takes 44 ms
 
 
 @pytest.fixture(scope="module")
@@ -27,37 +22,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         },
     ) as fleet:
         yield fleet
-
-
-class Work:
-    """Threads that each keep one request of the slow model under way."""
-
-    def __init__(self, address: str, threads: int) -> None:
-        self.failures: list[str] = []
-        self.done = 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(address,)) for _ in range(threads)]
-
-    def _run(self, address: str) -> None:
-        text = triton.InferInput("TEXT", [1, 1], "BYTES")
-        text.set_data_from_numpy(np.array([[b"word " * WORDS]], dtype=np.object_))
-        with triton.InferenceServerClient(address) as client:
-            while not self._stop.is_set():
-                try:
-                    client.infer("text_work", [text])
-                    self.done += 1
-                except triton.InferenceServerException as error:
-                    self.failures.append(f"{error.status()}: {error.message()}")
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
 
 
 def desired(fleet: RunningFleet) -> int:
