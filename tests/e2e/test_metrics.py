@@ -1,5 +1,7 @@
 """The metrics of a real fleet, scraped as Prometheus does, and those of its Tritons beside them."""
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,27 @@ def test_counters_go_on_when_routers_and_replicas_are_started_again(
         lambda _: total(scrape(address), "tritonfleet_requests_total", "model=echo") == expected,
         "what was counted stays, what is new is added",
     )
+
+
+def test_a_controller_that_finds_its_address_taken_goes_on_without_metrics(
+    fleet: RunningFleet, address: str
+) -> None:
+    host, port = address.split(":")
+    controller = fleet.snapshot()["controller"]["pid"]
+    before = fleet.pids()
+    os.kill(controller, signal.SIGKILL)
+    fleet.until(lambda f: controller not in f.processes(), "it has ended")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, int(port)))
+        other.listen()
+        fleet.cli("up", "-d", "--wait")
+        assert fleet.pids() == before
+        (told,) = fleet.events("metrics.unavailable")
+        assert f"cannot listen on {address}" in told["reason"]
+        call(fleet, 1)
+    fleet.until(lambda f: f.events("metrics.available"), "it has the address again")
+    assert scrape(address)["tritonfleet_replicas", "pool=main", "state=ready"] == 2
 
 
 def test_every_triton_is_relayed_under_its_name(fleet: RunningFleet, address: str) -> None:

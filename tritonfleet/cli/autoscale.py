@@ -6,6 +6,7 @@ from datetime import tzinfo
 from rich.text import Text
 
 from tritonfleet.cli import fleet, names
+from tritonfleet.cli.client import ControlClient, UnreachableError
 from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.layout import Cell, Column, Row, fields, table
 from tritonfleet.cli.render import BROKEN, clock, duration
@@ -68,7 +69,10 @@ def _history(settings: Settings, pool: str, since: str) -> None:
     target = fleet.locate(settings)
     with target.client() as client:
         past = past_events(settings, target, client, after_seq)
+        running = _pools(target, client)
     known = [record for event in past if event.at >= after_time and (record := read(event)) is not None]
+    if pool and pool not in (pools := running | {record.pool for record in known}):
+        raise names.unknown("pool", pool, pools, target.name)
     records = [record for record in known if pool in ("", record.pool)]
     if settings.output in (Output.JSON, Output.YAML):
         show_data(records, settings.output)
@@ -79,6 +83,14 @@ def _history(settings: Settings, pool: str, since: str) -> None:
         say(settings, "no size was changed by autoscaling" + (f" since {since}" if since else ""))
     else:
         show(history(records, width(), wide=settings.output is Output.WIDE))
+
+
+def _pools(target: fleet.Target, client: ControlClient) -> set[str]:
+    """Those of the fleet that runs, else of its file; none if neither is there."""
+    try:
+        return {pool.name for pool in client.snapshot().pools}
+    except UnreachableError:
+        return set(target.spec.pools) if target.spec is not None else set()
 
 
 def history(

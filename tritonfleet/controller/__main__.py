@@ -3,9 +3,9 @@
 SIGTERM and SIGINT end only the controller: routers and replicas serve on, and the next controller adopts
 them.
 
-Exit codes: 0 after SIGTERM or `down`; 1 for a device, a state file or an address of metrics that cannot be
-used; 2 for a fleet file that cannot; 5 if another controller holds the fleet; 98 if the router's address is
-taken.
+Exit codes: 0 after SIGTERM or `down`; 1 for a device, a state file or, while nothing runs, an address of
+metrics that cannot be used; 2 for a fleet file that cannot; 5 if another controller holds the fleet; 98 if
+the router's address is taken.
 """
 
 import argparse
@@ -85,8 +85,13 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     fleet = Fleet(spec, arguments.file.absolute(), paths, driver, await driver.capacity(), _client)
     if arguments.size:
         scale(fleet, ScaleRequest(dict(arguments.size), by="up"))
-    # Both fail for a taken address before anything was started; the second may end workers.
-    metrics = MetricsServer(fleet, spec.metrics.listen) if spec.metrics.listen else None
+    # Both fail for a taken address before anything was started; the second may end workers. A fleet that runs
+    # is not left without its controller because its metrics cannot be had.
+    metrics = (
+        MetricsServer(fleet, spec.metrics.listen, must_go_on=bool(await driver.list()))
+        if spec.metrics.listen
+        else None
+    )
     await fleet.workers.adopt()
     identity = spawn.identify(os.getpid())
     if identity is not None:

@@ -1,5 +1,6 @@
 """Where Prometheus scrapes: ``/metrics`` is the fleet's, ``/replicas`` relays that of every Triton."""
 
+import asyncio
 import socket
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from tritonfleet.controller.metrics import CONTENT_TYPE, MetricsState, expositio
 from tritonfleet.controller.snapshot import snapshot
 
 FLEET_PATH, REPLICAS_PATH = "/metrics", "/replicas"
+RETRY_S = 5.0  # between two tries to get a taken address
 
 
 class MetricsAddressError(Exception):
@@ -35,27 +37,55 @@ def state_of(fleet: Fleet, unanswered: dict[str, int]) -> MetricsState:
 
 class MetricsServer:
     """Listens from the start, so that a taken address is known before anything else is done. Raises
-    MetricsAddressError."""
+    MetricsAddressError, unless the fleet ``must_go_on``: then it tries until it gets the address."""
 
-    def __init__(self, fleet: Fleet, address: Address) -> None:
-        self._fleet = fleet
+    def __init__(
+        self, fleet: Fleet, address: Address, *, must_go_on: bool = False, retry_s: float = RETRY_S
+    ) -> None:
+        self._fleet, self._address, self._retry_s = fleet, address, retry_s
         self._unanswered: dict[str, int] = {}  # by replica
-        self._socket = listening(address)
+        self._socket: socket.socket | None = None
+        self._stopped = asyncio.Event()
+        try:
+            self._socket = listening(address)
+        except MetricsAddressError as error:
+            if not must_go_on:
+                raise
+            fleet.journal.add(
+                "metrics.unavailable", "controller", f"{error}. The fleet goes on without metrics"
+            )
         routes = [Route(FLEET_PATH, self._metrics), Route(REPLICAS_PATH, self._replicas)]
         self._server = Server(quiet(Starlette(routes=routes)))
 
     @property
     def port(self) -> int:
-        return int(self._socket.getsockname()[1])
+        """0 while it has no address."""
+        return int(self._socket.getsockname()[1]) if self._socket else 0
 
     async def serve(self) -> None:
+        while self._socket is None:
+            try:
+                async with asyncio.timeout(self._retry_s):
+                    await self._stopped.wait()
+                    return
+            except TimeoutError:
+                self._try_again()
         await self._server.serve(sockets=[self._socket])
 
+    def _try_again(self) -> None:
+        try:
+            self._socket = listening(self._address)
+        except MetricsAddressError:
+            return
+        self._fleet.journal.add("metrics.available", "controller", f"{self._address} was freed: it listens")
+
     def stop(self) -> None:
+        self._stopped.set()
         self._server.should_exit = True
 
     def close(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(exposition(state_of(self._fleet, self._unanswered)), media_type=CONTENT_TYPE)
@@ -81,6 +111,6 @@ def listening(address: Address) -> socket.socket:
         found.close()
         raise MetricsAddressError(
             f"metrics.listen: cannot listen on {address}: {error.strerror or error}; free it, or write "
-            "another port there. What runs of the fleet serves on"
+            "another port there"
         ) from error
     return found

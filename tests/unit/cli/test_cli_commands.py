@@ -293,6 +293,29 @@ def test_history_is_of_decisions_only(cli: Cli, control: ControlServer) -> None:
     assert "no size was changed" in cli("--fleet", "demo", "autoscale", "history", "--since", "3").err
 
 
+def test_history_of_an_unknown_pool_names_those_there_are(cli: Cli, control: ControlServer) -> None:
+    gone = event(3, "pool.autoscaled", "side", reason="2 → 1: idle", data={"before": 2, "after": 1})
+    control.events = [gone]
+    outcome = cli("--fleet", "demo", "autoscale", "history", "mian")
+    assert outcome.code == 2
+    assert "no pool 'mian' in fleet 'demo'" in outcome.err
+    assert "did you mean 'main'? There are: main, side" in outcome.err
+    assert cli("--fleet", "demo", "autoscale", "history", "side").code == 0  # it left the file, not history
+
+
+def test_history_without_a_controller_is_read_from_the_journal(cli: Cli, paths: FleetPaths) -> None:
+    data: dict[str, object] = {"before": 1, "after": 2}
+    kept = [event(1, "pool.autoscaled", "main", reason="1 → 2: load", data=data), event(2)]
+    paths.journal.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in kept) + b'{"seq": 3, "a')
+    outcome = cli("--fleet", "demo", "autoscale", "history")
+    assert outcome.code == 0
+    assert f"the controller does not run; from {paths.journal}" in outcome.err
+    assert [line.split()[2:5] for line in outcome.out.splitlines()[1:]] == [["main", "1", "2"]]
+    unknown = cli("--fleet", "demo", "autoscale", "history", "other")
+    assert unknown.code == 2
+    assert "there are: main" in unknown.err
+
+
 def test_explain_shows_every_answer_and_every_signal_with_its_age(cli: Cli, control: ControlServer) -> None:
     control.autoscale = [autoscale_status(mode="pinned", pinned_until=NOW + 60)]
     shown = cli("--fleet", "demo", "autoscale", "explain").out

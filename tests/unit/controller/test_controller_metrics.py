@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from controller_parts import PaperDriver, fleet_of, report, spec_of, until, worker_that_runs
+from controller_parts import PaperDriver, fleet_of, reasons, report, spec_of, until, worker_that_runs
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -144,6 +144,41 @@ def test_a_taken_address_is_named_with_its_key_and_a_remedy() -> None:
             MetricsAddressError, match=rf"metrics\.listen: cannot listen on 127.0.0.1:{port}: .*port"
         ):
             listening(Address(host="127.0.0.1", port=port))
+
+
+async def test_a_fleet_that_runs_goes_on_without_metrics_until_the_address_is_free(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, PaperDriver(), spec_of(tmp_path))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = Address(host="127.0.0.1", port=other.getsockname()[1])
+        with pytest.raises(MetricsAddressError):
+            MetricsServer(fleet, address)
+        server = MetricsServer(fleet, address, must_go_on=True, retry_s=0.02)
+        serving = asyncio.create_task(server.serve())
+        (said,) = reasons(fleet, "metrics.unavailable")
+        assert said.startswith(f"metrics.listen: cannot listen on {address}")
+        await asyncio.sleep(0.1)
+        assert server.port == 0
+    await until(lambda: reasons(fleet, "metrics.available") == [f"{address} was freed: it listens"])
+    assert "tritonfleet_replicas" in await scrape(server)
+    server.stop()
+    await serving
+    server.close()
+
+
+async def test_an_end_while_the_address_is_still_taken(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, PaperDriver(), spec_of(tmp_path))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = Address(host="127.0.0.1", port=other.getsockname()[1])
+        server = MetricsServer(fleet, address, must_go_on=True)
+        serving = asyncio.create_task(server.serve())
+        await asyncio.sleep(0)
+        server.stop()
+        await asyncio.wait_for(serving, 5)
+        server.close()
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists(tmp_path: Path) -> None:
