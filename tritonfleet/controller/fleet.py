@@ -19,6 +19,7 @@ from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.hints import Hints
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.lives import ClientFactory, Lives
+from tritonfleet.controller.outliers import Outliers
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.pulls import PullNotes
 from tritonfleet.controller.rollout import Rollouts
@@ -70,6 +71,7 @@ class Fleet:
         self.telemetry = Telemetry()
         self.traffic = Traffic()
         self.hints = Hints()
+        self.outliers = Outliers()
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
         self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
@@ -146,6 +148,7 @@ class Fleet:
         if not self.stopping:
             self.autoscaler.step(now)
             self.desk.review(device_policy(self.spec), self.replicas(), now)
+            self.outliers.review(self, now)
             self.rollouts.review(self, now)
         for _ in range(10):
             if self.stopping:
