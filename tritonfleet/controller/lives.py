@@ -16,7 +16,13 @@ from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
-from tritonfleet.core.lifecycle import HealthPolicy, Probe, while_loading, while_serving
+from tritonfleet.core.lifecycle import (
+    HealthPolicy,
+    Probe,
+    changed_readiness,
+    while_loading,
+    while_serving,
+)
 from tritonfleet.core.model import Device, ExitStatus, ReplicaState
 from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.core.rollout import LaunchFailure
@@ -140,6 +146,8 @@ class Lives:
             slot.failed_probes = slot.failed_probes + 1 if probe.error else 0
             step = while_serving(probe, slot.failed_probes, policy)
             if not probe.error and probe.models != slot.models:
+                for kind, what in changed_readiness(slot.models, probe.models):
+                    self._fleet.journal.add(f"replica.model_{kind}", slot.id, what)
                 slot.models = probe.models
                 self._fleet.wake()
         elif slot.state in (ReplicaState.STARTING, ReplicaState.LOADING):

@@ -1,6 +1,7 @@
 """What an observation of a replica means for its state."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
 
@@ -45,6 +46,25 @@ def unready(models: tuple[ModelStatus, ...], wanted: tuple[str, ...]) -> list[st
         missing = [model for model in listed if not model.ready]
     missing = [model for model in missing if model.reason != "unloaded"]
     return [f"{model.name} ({model.reason})" if model.reason else model.name for model in missing]
+
+
+def changed_readiness(
+    before: tuple[ModelStatus, ...], now: tuple[ModelStatus, ...]
+) -> list[tuple[Literal["lost", "back"], str]]:
+    """Models of a ready replica that failed, or came back, each with a sentence. What was loaded or unloaded
+    on purpose is no news here: whoever did it has noted it."""
+    was = {model.name: model for model in before}
+    news: list[tuple[Literal["lost", "back"], str]] = []
+    for model in now:
+        earlier = was.get(model.name, model)
+        if earlier.ready and not model.ready and model.reason != "unloaded":
+            reason = model.reason or "no reason given"
+            news.append(
+                ("lost", f"{model.name} is not ready any more ({reason}): nothing is sent there for it")
+            )
+        elif model.ready and not earlier.ready and earlier.reason != "unloaded":
+            news.append(("back", f"{model.name} is ready again"))
+    return news
 
 
 def while_loading(

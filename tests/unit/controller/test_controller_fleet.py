@@ -160,6 +160,11 @@ async def test_a_model_that_goes_leaves_the_table_but_not_the_replica(
     driver["main-0.1"].models = (READY[0], ModelStatus("echo", False, (), "unloaded"))
     await until(lambda: fleet.feed._table.replicas[0].models == ("digits",))
     assert states(fleet)["main-0"] == "ready"
+    assert "replica.model_lost" not in kinds(fleet), "it was unloaded"
+    driver["main-1.1"].models = (READY[0], ModelStatus("echo", False, (), "its process died"))
+    await until(lambda: reasons(fleet, "replica.model_lost"))
+    driver["main-1.1"].models = READY
+    await until(lambda: reasons(fleet, "replica.model_back") == ["echo is ready again"])
 
 
 async def test_scaling_down_drains_until_every_worker_says_it_is_empty(

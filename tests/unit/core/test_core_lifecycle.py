@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from tritonfleet.core.lifecycle import HealthPolicy, Probe, unready, while_loading, while_serving
+from tritonfleet.core.lifecycle import (
+    HealthPolicy,
+    Probe,
+    changed_readiness,
+    unready,
+    while_loading,
+    while_serving,
+)
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
 
 POLICY = HealthPolicy(startup_timeout_s=300.0, failures=3)
@@ -100,3 +107,15 @@ def test_several_failed_probes_before_a_verdict() -> None:
 
 def test_an_answer_is_no_failure_whatever_was_before() -> None:
     assert while_serving(loaded(DIGITS), 99, POLICY) is None
+
+
+def test_a_model_that_fails_on_a_ready_replica_is_news_and_one_that_was_unloaded_is_not() -> None:
+    lost = ModelStatus("echo", False, (), "no module named x")
+    assert changed_readiness((DIGITS, ECHO), (DIGITS, lost)) == [
+        ("lost", "echo is not ready any more (no module named x): nothing is sent there for it")
+    ]
+    assert changed_readiness((lost,), (ECHO,)) == [("back", "echo is ready again")]
+    unloaded = ModelStatus("echo", False, (), "unloaded")
+    for before, after in ((ECHO, unloaded), (unloaded, ECHO), (ECHO, ECHO), (unloaded, lost)):
+        assert changed_readiness((before,), (after,)) == []
+    assert changed_readiness((), (ECHO,)) == []
