@@ -37,6 +37,8 @@ def test_load_grows_the_fleet_a_pin_holds_and_the_fleet_shrinks_when_the_load_is
         fleet.ready(3)
         grown = fleet.events("pool.autoscaled")
         assert grown[0]["data"]["before"] == 1
+        # Six at once where one is ready: the panic window alone asks for more than twice that.
+        assert grown[0]["data"]["panic"]
         assert (
             "replicas' worth of work arrives" in grown[0]["reason"] or "usefully hold" in grown[0]["reason"]
         )

@@ -29,8 +29,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
 
 
 def history(fleet: RunningFleet) -> list[tuple[int, str, str]]:
-    found = json.loads(fleet.cli("rollout", "history", "-o", "json").stdout)
-    return [(one["number"], one["by"], one["status"]) for one in found]
+    with fleet.client() as client:
+        return [(one.number, one.by, one.status) for one in client.rollout().revisions]
 
 
 def has_in_environment(pid: int, text: str) -> bool:
@@ -60,7 +60,8 @@ def test_a_change_a_bad_one_and_the_way_back_lose_no_request(fleet: RunningFleet
 
         fleet.cli("rollout", "undo", "1", "--wait")
         assert not any(has_in_environment(pid, "STAGE=two") for pid in fleet.pids().values())
-        assert history(fleet) == [
+        shown = json.loads(fleet.cli("rollout", "history", "-o", "json").stdout)
+        assert [(one["number"], one["by"], one["status"]) for one in shown] == [
             (1, "start", "deployed"),
             (2, "up", "deployed"),
             (3, "up", "rolled_back"),
@@ -74,7 +75,7 @@ def test_a_change_a_bad_one_and_the_way_back_lose_no_request(fleet: RunningFleet
 
 def test_a_device_where_replicas_crash_is_set_aside_and_taken_back(fleet: RunningFleet) -> None:
     fleet.cli("scale", "3", "--wait")
-    victim = next(one for one in fleet.replicas().values() if one["devices"] == ["cpu0"])["id"]
+    victim = next(one for one in fleet.replicas().values() if "cpu0" in one["devices"])["id"]
     for generation in range(3):
         pid = fleet.pids()[victim]
         os.kill(pid, signal.SIGSEGV)
