@@ -1,5 +1,7 @@
 """A real fleet that nobody uses goes to sleep, and the next request wakes it and is answered."""
 
+import queue
+
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -29,6 +31,12 @@ def test_to_zero_and_back_by_a_request(tmp_path_factory: pytest.TempPathFactory)
             with pytest.raises(triton.InferenceServerException, match="UNAVAILABLE"):
                 client.infer("no_such_model", [text], client_timeout=30)
             assert not fleet.replicas()  # an unknown model wakes nobody
-            client.infer("text_work", [text], client_timeout=90)
+            answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+            client.start_stream(lambda result, error: answers.put(error or result))
+            client.async_stream_infer("text_work", [text])
+            fleet.until(lambda f: f.replicas(), "the stream's first request has woken it")
+            client.infer("text_work", [text], client_timeout=90)  # while the replica loads
+            assert isinstance(answers.get(timeout=90), triton.InferResult)
+            client.stop_stream()
         reasons = [event["reason"] for event in fleet.events("pool.autoscaled")]
         assert "0 → 1: woken by a request for model text_work" in reasons

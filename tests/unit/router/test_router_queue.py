@@ -292,3 +292,28 @@ async def test_a_sleeping_model_is_not_sent_to_another_pools_replica_nor_waited_
         assert other.requests == []
         assert (await client.finished(held))[0] == 4
         assert router.dispatcher.work.queued == 0
+
+
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+
+async def test_a_stream_for_a_model_that_sleeps_waits_with_all_it_has_sent() -> None:
+    replica = Held()
+    async with router_of(replica) as router, raw_client(router.port) as client:
+        awake = router.table()
+        router.dispatcher.apply(replace(awake, revision=8, replicas=(), asleep={"model": 30.0}))
+        stream = client.request(None, path=STREAM)
+        client.h2.send_data(stream, message(body(1)))
+        client.flush()
+        await until(lambda: router.dispatcher.work.queued == 1)
+        client.h2.send_data(stream, message(body(2)))
+        client.flush()
+        assert telemetry(router.dispatcher, worker=0, pid=1, started_at=0).waiting_by_model == {"model": 1}
+        await asyncio.sleep(0.05)
+        router.dispatcher.apply(replace(awake, revision=9))
+        client.h2.send_data(stream, message(body(3)), end_stream=True)
+        client.flush()
+        expected = b"".join(message(body(tag)) for tag in (1, 2, 3))
+        await until(lambda: len(replica.requests) == 1 and bytes(replica.requests[0].body) == expected)
+        replica.finish(0)
+        assert (await client.finished(stream))[0] == 0
