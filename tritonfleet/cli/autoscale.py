@@ -69,7 +69,7 @@ def _history(settings: Settings, pool: str, since: str) -> None:
     target = fleet.locate(settings)
     with target.client() as client:
         past = past_events(settings, target, client, after_seq)
-        running = _pools(target, client)
+        running = _pools(settings, client)
     known = [record for event in past if event.at >= after_time and (record := read(event)) is not None]
     if pool and pool not in (pools := running | {record.pool for record in known}):
         raise names.unknown("pool", pool, pools, target.name)
@@ -85,12 +85,12 @@ def _history(settings: Settings, pool: str, since: str) -> None:
         show(history(records, width(), wide=settings.output is Output.WIDE))
 
 
-def _pools(target: fleet.Target, client: ControlClient) -> set[str]:
+def _pools(settings: Settings, client: ControlClient) -> set[str]:
     """Those of the fleet that runs, else of its file; none if neither is there."""
     try:
         return {pool.name for pool in client.snapshot().pools}
     except UnreachableError:
-        return set(target.spec.pools) if target.spec is not None else set()
+        return set() if settings.fleet else set(fleet.load(settings).pools)
 
 
 def history(

@@ -18,7 +18,6 @@ from tritonfleet.cli.names import parse_sizes
 from tritonfleet.cli.plan import Plan, PoolWish, plan
 from tritonfleet.cli.terminal import Progress, Settings, say, say_error, say_verbose, show
 from tritonfleet.cli.waiting import settled
-from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.rollout import Revision, last_asked
 from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica
 from tritonfleet.drivers.spawn import ProcessIdentity, alive, identify
