@@ -1,4 +1,4 @@
-"""The client of `tail.py`, a process of its own: sends requests when they are due, whatever is still out.
+"""The client of `tail.py` and `fleet_run.py`, a process of its own: sends requests when they are due, whatever is still out.
 
 Reads its orders as JSON from standard input, prints as JSON what became of them. Latency counts from when a
 request was *due*, so that a client or a proxy that falls behind is not forgiven ("coordinated omission").
@@ -39,6 +39,7 @@ class Client:
         options = [("grpc.use_local_subchannel_pool", 1)]  # or all channels would share one connection
         self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(CONNECTIONS)]
         method = "/inference.GRPCInferenceService/ModelInfer"
+        self.began_at = 0.0  # of the open loop, seconds since the epoch
         self.sends: list[Send] = [channel.unary_unary(method) for channel in self.channels]
 
     async def open_loop(self, due_s: list[float], messages: list[bytes]) -> list[tuple[float, float, bytes]]:
@@ -46,6 +47,7 @@ class Client:
         results: list[tuple[float, float, bytes]] = [(0.0, 0.0, b"")] * len(messages)
         clock, tasks = time.perf_counter, set()
         start = clock() + 0.05
+        self.began_at = time.time() + 0.05
 
         async def one(index: int) -> None:
             late = clock() - start - due_s[index]
@@ -107,6 +109,7 @@ async def carry_out(orders: dict[str, Any]) -> dict[str, Any]:
         "failed": failed,
         "wrong": wrong,
         "late_p99_s": late[int(len(late) * 0.99)],
+        "began_at": client.began_at,
     }
 
 

@@ -18,7 +18,7 @@ class Bin:
     finished: int = 0
     busy_s: float = 0.0
     queue_s: float = 0.0
-    latencies: list[float] = field(default_factory=list)
+    latencies: Histogram = field(default_factory=Histogram)
     in_flight: int = 0  # at replicas
     waiting: int = 0  # in the router
     ready: int = 0
@@ -37,7 +37,7 @@ class Seen:
     waiting: float
     most_waiting: int
     ready: float
-    p99_s: float
+    p99_s: float | None  # where it was asked for
 
 
 class Meter:
@@ -52,16 +52,14 @@ class Meter:
         self._bins.append(one)
         self.now = Bin()
 
-    def window(self, span_s: float) -> Seen | None:
-        """The last ``span_s`` seconds, or as many as there are; None before the first bin is over."""
+    def window(self, span_s: float, *, tail: bool = False) -> Seen | None:
+        """The last ``span_s`` seconds, or as many as there are; None before the first bin is over. ``tail``:
+        with the p99, which is work."""
         count = min(max(round(span_s / BIN_S), 1), len(self._bins))
         if not count:
             return None
         found = [self._bins[-index] for index in range(count, 0, -1)]
-        latency = Histogram()
-        for one in found:
-            for seconds in one.latencies:
-                latency.record(seconds)
+        p99_s = Histogram().merge(one.latencies for one in found).quantile(0.99) or 0.0 if tail else None
         return Seen(
             count * BIN_S,
             sum(one.arrived for one in found),
@@ -72,5 +70,5 @@ class Meter:
             sum(one.waiting for one in found) / count,
             max(one.waiting for one in found),
             sum(one.ready for one in found) / count,
-            latency.quantile(0.99) or 0.0,
+            p99_s,
         )

@@ -62,12 +62,14 @@ class Fleet:
     ) -> None:
         self._policy, self._tell, self._spans = policy, tell, spans_s
         self._memory = Memory()
+        self._tail = policy.targets.p99_s is not None or policy.targets.queue_p99_s is not None
 
     def desired(self, now: float, pool: Pool, meter: Meter) -> int:
         signals = Signals(
             ready=pool.ready - pool.warming, warming=pool.warming, loading=pool.loading, leaving=pool.leaving,
             cold_start_s=pool.cold_start_s,
-            stable=window(self._spans[0], pool, meter), fast=window(self._spans[1], pool, meter),
+            stable=window(self._spans[0], pool, meter, tail=self._tail),
+            fast=window(self._spans[1], pool, meter, tail=self._tail),
         )  # fmt: skip
         memory = replace(self._memory, size=pool.size)
         decision = decide(self._policy, signals, memory, EPOCH_S + now)
@@ -77,9 +79,10 @@ class Fleet:
         return decision.count
 
 
-def window(span_s: float, pool: Pool, meter: Meter) -> Window:
-    """As `controller.signals` makes it of one model: the same formulas, on the simulation's counts."""
-    seen, told = meter.window(span_s), meter.window(STATISTICS_S)
+def window(span_s: float, pool: Pool, meter: Meter, *, tail: bool = False) -> Window:
+    """As `controller.signals` makes it of one model: the same formulas, on the simulation's counts. ``tail``:
+    with the signals of p99."""
+    seen, told = meter.window(span_s, tail=tail), meter.window(STATISTICS_S)
     if seen is None or told is None:
         return Window(span_s)
 
@@ -93,6 +96,7 @@ def window(span_s: float, pool: Pool, meter: Meter) -> Window:
     waited = seen.waiting / leaves if leaves else (seen.span_s if seen.most_waiting else 0.0)
     longest = seen.most_waiting / leaves if leaves else waited
     rate = seen.arrived / seen.span_s
+    not_asked = Signal(why="no target needs it")
     return Window(
         span_s,
         known(min(told.busy_s / capacity, 1.0)) if told.ready else Signal(why="no replica is ready"),
@@ -101,7 +105,7 @@ def window(span_s: float, pool: Pool, meter: Meter) -> Window:
         known(rate),
         known(seen.waiting),
         known(waited + queued),
-        known(longest + max(seen.p99_s - service, 0.0)),
-        known(longest + seen.p99_s),
+        not_asked if seen.p99_s is None else known(longest + max(seen.p99_s - service, 0.0)),
+        not_asked if seen.p99_s is None else known(longest + seen.p99_s),
         known(service),
     )

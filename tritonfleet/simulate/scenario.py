@@ -1,12 +1,14 @@
 """What is simulated, beside the requests: replicas, router, objective."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """Times in seconds. A batch of requests takes as long as its longest, plus ``batch_share`` of the others'
-    time: 1 is one after the other, 0 is a batch for the price of one.
+    time beyond ``batch_base_s``, which an execution has once: shares of 1 and 0 are one after the other, and a
+    batch for the price of one.
 
     Raises ValueError for what cannot be simulated."""
 
@@ -19,6 +21,8 @@ class Scenario:
     instances: int = 1  # executions at once on each replica
     batch: int = 1  # requests of one execution at most
     batch_share: float = 1.0
+    batch_base_s: float = 0.0
+    overhead_s: float = 0.0  # on the way there and back, while no replica is busy with it
     policy: str = "least_work"
     queue_capacity: int = 1024  # of the router
     max_wait_s: float = 30.0
@@ -37,6 +41,12 @@ class Scenario:
             )
         if self.mtbf_s is not None and self.mtbf_s <= 0:
             raise ValueError(f"mtbf_s must be more than 0, not {self.mtbf_s:g}")
+
+    def batch_s(self, times: Sequence[float]) -> float:
+        """What an execution of requests takes that alone would take ``times``."""
+        longest = max(times)
+        others = sum(times) - longest - (len(times) - 1) * self.batch_base_s
+        return longest + self.batch_share * max(others, 0.0)
 
     @property
     def slots(self) -> int:

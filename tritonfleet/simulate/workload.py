@@ -49,6 +49,16 @@ SHAPES: dict[str, Callable[[float], float]] = {
 }  # fmt: skip
 
 
+def checked_shape(shape: str, rate: float, duration_s: float, mean_s: float) -> Callable[[float], float]:
+    """The factor of a shape. Raises ValueError for one that does not exist, or a number that is not positive."""
+    if shape not in SHAPES:
+        raise ValueError(f"no workload {shape!r}; there are: {', '.join(SHAPES)}")
+    for name, value in (("rate", rate), ("duration", duration_s), ("service time", mean_s)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"the {name} must be more than 0, not {value:g}")
+    return SHAPES[shape]
+
+
 def generated(
     shape: str, rate: float, duration_s: float, mean_s: float, sigma: float, seed: int
 ) -> list[Request]:
@@ -56,13 +66,9 @@ def generated(
     "Simulation of nonhomogeneous Poisson processes by thinning", Naval Research Logistics 26, 1979).
     Service times are lognormal with mean ``mean_s`` and shape ``sigma``; 0 makes them constant.
 
-    Raises ValueError for a shape that does not exist, or a number that is not positive."""
-    if shape not in SHAPES:
-        raise ValueError(f"no workload {shape!r}; there are: {', '.join(SHAPES)}")
-    for name, value in (("rate", rate), ("duration", duration_s), ("service time", mean_s)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"the {name} must be more than 0, not {value:g}")
-    draw, factor = random.Random(seed), SHAPES[shape]  # noqa: S311 # for a simulation, not for secrets
+    Raises ValueError as `checked_shape` does."""
+    factor = checked_shape(shape, rate, duration_s, mean_s)
+    draw = random.Random(seed)  # noqa: S311 # for a simulation, not for secrets
     most = rate * max(factor(step / 1000) for step in range(1000))
     mu = math.log(mean_s) - sigma**2 / 2
     found: list[Request] = []

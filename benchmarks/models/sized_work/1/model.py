@@ -14,6 +14,7 @@ class TritonPythonModel:
         slowness = float(os.environ.get("SLOWNESS", "1"))
         self.base_s = slowness * float(parameters["base_ms"]["string_value"]) / 1e3
         self.per_byte_s = slowness * float(parameters["per_byte_us"]["string_value"]) / 1e6
+        time.sleep(float(os.environ.get("LOAD_S", "0")))
 
     def execute(self, requests):
         began = time.perf_counter()
