@@ -8,6 +8,8 @@ from typing import Any
 
 from fleet_run import Record, binned, quantile
 
+from tritonfleet.simulate.result import Result
+
 INK, BLUE, ORANGE, RED, GREY = "#222222", "#2166ac", "#e08214", "#b2182b", "#888888"
 Lost = tuple[float, float]  # from, to: seconds
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
@@ -17,14 +19,10 @@ def figure(title: str) -> Any:
     """(figure, its three axes), or None where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    drawn, axes = pyplot.subplots(
-        3, 1, figsize=(11, 8.5), sharex=True, gridspec_kw={"height_ratios": (2, 3, 3)}, layout="constrained"
-    )
+    drawn = Figure(figsize=(11, 8.5), layout="constrained")
+    axes = drawn.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": (2, 3, 3)})
     drawn.suptitle(title, x=0.02, ha="left", fontsize=13, fontweight="bold", color=INK)
     for axis in axes:
         axis.grid(visible=True, color="#dddddd", linewidth=0.6)
@@ -52,15 +50,20 @@ def draw(found: Record, allowed_s: float, bin_s: float, lost: Sequence[Lost], pa
     if made is None:
         return False
     drawn, (load, sizes, tail) = made
-    x, rates = load_line(found, bin_s)
-    load.fill_between(x, rates, step="post", color=BLUE, alpha=0.25, linewidth=0)
-    load.step(x, rates, where="post", color=BLUE, linewidth=1)
-    load.set(ylabel="requests/s", ylim=(0, None))
+    draw_load(found, load, bin_s)
     at = [one.at_s for one in found.samples]
     sizes.fill_between(
-        at, [one.ready for one in found.samples], step="post", color=BLUE, alpha=0.25, linewidth=0, label="ready"
+        at,
+        [one.ready for one in found.samples],
+        step="post",
+        color=BLUE,
+        alpha=0.25,
+        linewidth=0,
+        label="ready",
     )
-    sizes.step(at, [one.desired for one in found.samples], where="post", color=INK, linewidth=1.5, label="ordered")
+    sizes.step(
+        at, [one.desired for one in found.samples], where="post", color=INK, linewidth=1.5, label="ordered"
+    )
     top = max(one.desired for one in found.samples)
     sizes.set(ylabel="replicas", ylim=(0, top + 2), yticks=range(top + 2))
     sizes.legend(loc="upper right", ncols=2, frameon=False)
@@ -76,6 +79,45 @@ def draw(found: Record, allowed_s: float, bin_s: float, lost: Sequence[Lost], pa
     tail.set(ylabel="latency, s", yscale="log")
     tail.yaxis.set_major_formatter("{x:g}")
     tail.legend(loc="upper right", ncols=3, frameon=False)
+    for axis in (load, sizes, tail):
+        axis.set_xlim(0, at[-1])
+    drawn.savefig(path, dpi=120)
+    return True
+
+
+def draw_load(found: Record, axis: Any, bin_s: float) -> None:
+    x, rates = load_line(found, bin_s)
+    axis.fill_between(x, rates, step="post", color=BLUE, alpha=0.25, linewidth=0)
+    axis.step(x, rates, where="post", color=BLUE, linewidth=1)
+    axis.set(ylabel="requests/s", ylim=(0, None))
+
+
+def draw_beside(
+    found: Record, result: Result, simulated_s: Sequence[float], bin_s: float, path: Path
+) -> bool:
+    """A run and its simulation, written to ``path``; False where matplotlib is not installed."""
+    made = figure("The real fleet, and what the simulator says of the same requests")
+    if made is None:
+        return False
+    drawn, (load, sizes, tail) = made
+    draw_load(found, load, bin_s)
+    at = [one.at_s for one in found.samples]
+    sizes.step(at, [one.ready for one in found.samples], where="post", color=BLUE, linewidth=2, label="real")
+    points = [one for one in result.timeline if one.at_s <= at[-1]]
+    sizes.step(
+        [one.at_s for one in points], [one.ready for one in points],
+        where="post", color=ORANGE, linewidth=2, linestyle="--", label="simulated",
+    )  # fmt: skip
+    sizes.set(ylabel="replicas ready", ylim=(0, None))
+    sizes.legend(loc="upper right", ncols=2, frameon=False)
+    for latencies, colour, style, name in (
+        (found.latencies_s, BLUE, "-", "real"), (simulated_s, ORANGE, "--", "simulated"),
+    ):  # fmt: skip
+        line = tail_line(found.due_s, latencies, bin_s, 0.99)
+        tail.plot(*line, color=colour, linestyle=style, linewidth=1.8, label=name)
+    tail.set(ylabel=f"p99 of {bin_s:g} s, s", yscale="log")
+    tail.yaxis.set_major_formatter("{x:g}")
+    tail.legend(loc="upper right", ncols=2, frameon=False)
     for axis in (load, sizes, tail):
         axis.set_xlim(0, at[-1])
     drawn.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""A run of a real fleet under a known load, and its record: what was asked and answered, and what the fleet did.
+"""A run of a real fleet under a known load, and its record: what was asked, and what the fleet did.
 
 The fleet is started by its command line from a file of its own, serves a model of `models/` on embedded
 Tritons, and is sent Poisson arrivals by `open_loop.py` through its router. Meanwhile its sizes are read twice
@@ -236,7 +236,9 @@ class RealFleet:
         kinds = ("pool.autoscaled", "replica.ready", "replica.failed")
         names = ("before", "after", "cold_start_s")
         return [
-            Event(round(one.at - began, 2), one.type, one.reason, **{name: one.data.get(name) for name in names})
+            Event(
+                round(one.at - began, 2), one.type, one.reason, **{name: one.data.get(name) for name in names}
+            )
             for one in self._client.events()
             if one.at >= began and one.type in kinds
         ]
@@ -282,11 +284,11 @@ def record(setup: Setup) -> Record:
         found = fleet.answer(client)
         began = found["began_at"]
         events = fleet.events(began)
+    taken_at = f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M} UTC"
     return Record(
-        setup, f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M} UTC", round(alone_s, 5), round(busy_s, 5),
-        due, sizes, found["latencies_s"], found["failed"], found["wrong"], found["late_p99_s"],
-        [replace(one, at_s=round(one.at_s - began, 2)) for one in samples if one.at_s >= began],
-        events,
+        setup, taken_at, round(alone_s, 5), round(busy_s, 5), due, sizes, found["latencies_s"],
+        found["failed"], found["wrong"], found["late_p99_s"],
+        [replace(one, at_s=round(one.at_s - began, 2)) for one in samples if one.at_s >= began], events,
     )  # fmt: skip
 
 

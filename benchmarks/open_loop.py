@@ -1,4 +1,5 @@
-"""The client of `tail.py` and `fleet_run.py`, a process of its own: sends requests when they are due, whatever is still out.
+"""The client of `tail.py` and `fleet_run.py`, a process of its own: sends requests when they are due,
+whatever is still out.
 
 Reads its orders as JSON from standard input, prints as JSON what became of them. Latency counts from when a
 request was *due*, so that a client or a proxy that falls behind is not forgiven ("coordinated omission").

@@ -103,6 +103,10 @@ def simulate(
     ] = "least_work",
     mtbf: Annotated[str, typer.Option(metavar="DURATION", help="A replica dies this often on average.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed, the same result.")] = 1,
+    aggregated: Annotated[
+        bool, typer.Option("--aggregated", help="By rates, not one by one: for millions of requests.")
+    ] = False,
+    png: Annotated[Path | None, typer.Option(help="Draw the time lines there, too.")] = None,
 ) -> None:
     """What a pool would do with a load, in virtual time.
 
@@ -120,7 +124,9 @@ def simulate(
         "batch_share": batch_share, "policy": policy, "seed": seed,
         "mtbf_s": seconds(mtbf, "--mtbf") if mtbf else None,
     }  # fmt: skip
-    command.run(settings_of(context), scenario, scaler or ["tritonfleet"], asked)
+    command.run(
+        settings_of(context), scenario, scaler or ["tritonfleet"], asked, aggregated=aggregated, png=png
+    )
 
 
 def plan(context: typer.Context) -> None:

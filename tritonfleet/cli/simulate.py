@@ -11,8 +11,11 @@ from tritonfleet.cli.layout import Cell, Column, Row, table
 from tritonfleet.cli.names import parse_duration
 from tritonfleet.cli.terminal import Output, Settings, show, show_data, show_line, width
 from tritonfleet.core.signals import time_shown
+from tritonfleet.simulate.aggregate import aggregate
 from tritonfleet.simulate.choose import scaler_named
 from tritonfleet.simulate.engine import simulate
+from tritonfleet.simulate.flow import Flow, flow_of, generated_flow
+from tritonfleet.simulate.plot import NoPlotterError, draw
 from tritonfleet.simulate.result import Point, Result
 from tritonfleet.simulate.scenario import Scenario
 from tritonfleet.simulate.workload import Request, generated, read_trace
@@ -32,15 +35,26 @@ _COLUMNS = (
 )
 
 
-def run(settings: Settings, scenario: Mapping[str, object], scalers: Sequence[str], load: "Load") -> None:
-    """Raises CliError (usage) for what cannot be simulated."""
+def run(
+    settings: Settings, scenario: Mapping[str, object], scalers: Sequence[str], load: "Load",
+    *, aggregated: bool = False, png: Path | None = None,
+) -> None:  # fmt: skip
+    """Raises CliError (usage) for what cannot be simulated, or drawn."""
     try:
         pool = Scenario(**scenario)  # type: ignore[arg-type] # the options of the command, by the fields' names
         chosen = [scaler_named(text, pool) for text in scalers]
-        requests = load.requests(pool.seed)
-        results = [simulate(pool, requests, scaler) for scaler in chosen]
+        if aggregated:
+            flow = load.flow(pool.seed)
+            results = [aggregate(pool, flow, scaler) for scaler in chosen]
+        else:
+            requests = load.requests(pool.seed)
+            results = [simulate(pool, requests, scaler) for scaler in chosen]
+        if png is not None:
+            draw(list(zip(scalers, results, strict=True)), png)
     except (ValueError, OSError) as error:
         raise CliError(ExitCode.USAGE, str(error), hint="tritonfleet simulate --help") from None
+    except NoPlotterError as error:
+        raise CliError(ExitCode.USAGE, str(error), hint="pip install 'tritonfleet[plot]'") from None
     if settings.output in (Output.JSON, Output.YAML):
         show_data(results, settings.output)
     elif settings.output is Output.NAME:
@@ -49,6 +63,9 @@ def run(settings: Settings, scenario: Mapping[str, object], scalers: Sequence[st
     else:
         rows = [_row(text, result) for text, result in zip(scalers, results, strict=True)]
         show(table(_COLUMNS, rows, width(), reason=""))
+        if pool.mtbf_s is not None:
+            for text, result in zip(scalers, results, strict=True):
+                show(Text(f"{text}: {result.failures} replicas died, {result.resent} requests sent again"))
         for text, result in zip(scalers, results, strict=True):
             show(Text("\n").append(timeline(text, result, (width() or 100) - 30)))
 
@@ -62,6 +79,9 @@ class Load:
     ) -> None:  # fmt: skip
         self._generated = (shape, rate, duration_s, service_s, sigma)
         self._trace, self._costs, self._faster = trace, costs, faster
+
+    def flow(self, seed: int) -> Flow:
+        return generated_flow(*self._generated) if self._trace is None else flow_of(self.requests(seed))
 
     def requests(self, seed: int) -> list[Request]:
         if self._trace is None:

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tritonfleet.controller.slot import Slot
+from tritonfleet.controller.watch import STATISTICS_INTERVAL_S
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.signals import STALE_S, Signal, Signals, Window
+from tritonfleet.core.stats import ModelRates
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 
 SAMPLE_S = 0.5
@@ -111,7 +113,7 @@ class PoolSamples:
         if len(inside) < 2 or age is None or inside[-1].at - inside[0].at < min(span_s, 2.0) / 2:
             why = "no report of every router worker" if age is None else "the routers' reports began just now"
             unknown = Signal(why=why)
-            return Window(span_s, utilization(warm, now), unknown, unknown, *[unknown] * 6)
+            return Window(span_s, utilization(warm, now, span_s), unknown, unknown, *[unknown] * 6)
         told = [one for one in inside if one.age_s is not None]
         elapsed = max(inside[-1].at - inside[0].at, 1e-3)
         cold = {slot.instance.instance for slot in ready if slot not in warm and slot.instance is not None}
@@ -146,7 +148,14 @@ def _grown(before: CallTelemetry | None, after: CallTelemetry) -> Histogram:
     return Histogram.from_sparse(counts, after.latency_sum_s - before.latency_sum_s)
 
 
-def utilization(warm: list[Slot], now: float) -> Signal:
+def _rates(slot: Slot, span_s: float) -> tuple[ModelRates, ...]:
+    """What the replica's statistics say of the last ``span_s`` seconds, without its first ones."""
+    if slot.reading is None:
+        return ()
+    return slot.reading.over(span_s + SAMPLE_S, (slot.ready_at or 0.0) + WARM_S - STATISTICS_INTERVAL_S)
+
+
+def utilization(warm: list[Slot], now: float, span_s: float) -> Signal:
     """Of the busiest model: busy time of its executions, as Triton counts it, over the time of its instances.
     Replicas that have not answered lately are not taken for idle: they make the signal old."""
     readings = [slot.reading for slot in warm if slot.reading is not None]
@@ -161,7 +170,7 @@ def utilization(warm: list[Slot], now: float) -> Signal:
     for slot in fresh:
         for model, count in slot.instances.items():
             instances[model] = instances.get(model, 0) + count
-        for rate in slot.reading.rates if slot.reading is not None else ():
+        for rate in _rates(slot, span_s):
             if rate.model in slot.instances:
                 busy[rate.model] = busy.get(rate.model, 0.0) + rate.compute_s * rate.execution_rate
     if not fresh:
@@ -178,10 +187,10 @@ class _Cost:
     queue_s: float
 
 
-def _cost(slots: list[Slot], model: str) -> _Cost:
+def _cost(slots: list[Slot], model: str, span_s: float) -> _Cost:
     busy = requests = queued = capacity = replicas = 0.0
     for slot in slots:
-        for rate in slot.reading.rates if slot.reading is not None else ():
+        for rate in _rates(slot, span_s):
             if rate.model == model and rate.request_rate > 0:
                 busy += rate.compute_s * rate.execution_rate
                 requests += rate.request_rate
@@ -201,6 +210,7 @@ def _window_of(
     """Of several models, the worst one's value."""
     works: list[float] = []
     services: list[tuple[float, float]] = []
+    answered: list[float] = []
     loads: list[float] = []
     means: list[float] = []
     tails: list[float] = []
@@ -208,12 +218,13 @@ def _window_of(
     unknown_cost = []
     limits = {name: sum(slot.slots.get(name, 0) for slot in ready) for name in traffic}
     for model, seen in traffic.items():
-        cost = _cost(warm, model)
+        cost = _cost(warm, model, span_s)
         if seen.arrived and cost.service_s is None:
             unknown_cost.append(model)
         work = seen.arrived / elapsed * (cost.service_s or 0.0)
         works.append(work)
         services.append((work, cost.service_s or 0.0))
+        answered.append(seen.finished / elapsed * (cost.service_s or 0.0))
         if limits[model]:
             loads.append(seen.mean_load / limits[model])
         waited, longest = _router_waits(seen, elapsed)
@@ -229,7 +240,7 @@ def _window_of(
     no_cost = Signal(why=f"no replica has told yet what requests of {', '.join(unknown_cost)} cost")
     return Window(
         span_s,
-        utilization(warm, now),
+        utilization(warm, now, span_s),
         no_cost if unknown_cost else known(max(works, default=0.0)),
         known(max(loads, default=0.0)) if has_limit else None,
         known(sum(seen.arrived for seen in traffic.values()) / elapsed),
@@ -238,6 +249,7 @@ def _window_of(
         known(max(tails, default=0.0)),
         known(max(worst, default=0.0)),
         no_cost if unknown_cost else known(max(services, default=(0.0, 0.0))[1]),
+        no_cost if unknown_cost else known(max(answered, default=0.0)),
     )
 
 

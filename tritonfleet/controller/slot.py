@@ -9,19 +9,43 @@ from typing import Literal
 from tritonfleet.controller.saved import SavedSlot
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
 from tritonfleet.core.rollout import LaunchFailure
-from tritonfleet.core.stats import ModelCounters, ModelRates
+from tritonfleet.core.stats import ModelCounters, ModelRates, rates
 from tritonfleet.drivers.base import Instance
 
 AfterStop = Literal["forget", "relaunch", "hold"]
 
 
+Counters = dict[tuple[str, str], ModelCounters]  # by model and version
+KEPT_S = 62.0  # a minute, and a reading: longer windows are judged by this
+
+
 @dataclass(slots=True)
 class Reading:
-    """The statistics of one replica, as of ``at``."""
+    """The statistics of one replica, as of ``at``. ``rates`` are those since the reading before; ``past`` are
+    the readings before it, oldest first."""
 
     at: float
-    counters: dict[tuple[str, str], ModelCounters] = field(default_factory=dict)
+    counters: Counters = field(default_factory=dict)
     rates: tuple[ModelRates, ...] = ()
+    past: tuple[tuple[float, Counters], ...] = ()
+
+    def followed_by(self, now: float, counters: Counters) -> "Reading":
+        past = (*(one for one in self.past if one[0] >= now - KEPT_S), (self.at, self.counters))
+        grown = tuple(rates(self.counters.get(key), entry, now - self.at) for key, entry in counters.items())
+        return Reading(now, counters, grown, past)
+
+    def over(self, span_s: float, not_before: float) -> tuple[ModelRates, ...]:
+        """The rates of the last ``span_s`` seconds, or of as many as there are from ``not_before`` on; at
+        least those since the reading before."""
+        if not self.past:
+            return self.rates
+        first = max(self.at - span_s, not_before)
+        reaching = [one for one in self.past if one[0] >= first] or [self.past[-1]]
+        found = []
+        for key, entry in self.counters.items():
+            at, before = next(((at, told[key]) for at, told in reaching if key in told), (self.at, None))
+            found.append(rates(before, entry, self.at - at))
+        return tuple(found)
 
 
 @dataclass(slots=True)

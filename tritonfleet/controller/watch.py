@@ -105,9 +105,9 @@ class ReplicaWatch:
             return
         now, before = time(), self._slot.reading
         counters = {(entry.model, entry.version): entry for entry in answer}
-        grown = tuple(
-            rates(before.counters.get(key) if before else None, entry, now - before.at if before else 0.0)
-            for key, entry in counters.items()
-        )
-        self._slot.reading = Reading(now, counters, grown)
+        if before is None:
+            unknown = tuple(rates(None, entry, 0.0) for entry in answer)
+            self._slot.reading = Reading(now, counters, unknown)
+        else:
+            self._slot.reading = before.followed_by(now, counters)
         self._counted(self.instance, answer)

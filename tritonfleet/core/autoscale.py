@@ -109,8 +109,9 @@ def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> De
     if memory.at == 0.0 or now - memory.at > GAP_S:
         memory = replace(memory, since=now, asked=(), panic_until=0.0)
     memory, ahead = _forecast(policy, signals, replace(memory, at=now, size=size), now)
-    found = answers(policy.targets, signals, signals.stable, ahead)
-    fast = answers(policy.targets, signals, signals.fast, None)
+    bearing = max(size - policy.spare, 0)
+    found = answers(policy.targets, signals, signals.stable, ahead, bearing)
+    fast = answers(policy.targets, signals, signals.fast, None, bearing)
     asked, panic = _largest(found), False
     if _is_panic(policy, signals, fast):
         memory = replace(memory, panic_until=now + policy.panic_hold_s)

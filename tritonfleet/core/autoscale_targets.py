@@ -15,6 +15,8 @@ from tritonfleet.core.queueing import Enough, enough
 from tritonfleet.core.signals import Signal, Signals, Window, shown, time_shown
 
 DRAIN_S = 30.0  # within this a backlog is to be worked off
+TOLERANCE = 0.1  # of the target, as the Kubernetes HPA has it: noise of this size moves nothing
+UNEXPLAINED = 0.2  # of the busy time: less is how counts of different moments differ
 EPSILON = 1e-9
 
 
@@ -39,11 +41,14 @@ class Answer:
     backlog: bool = False  # known from a queue only
 
 
-def answers(targets: Targets, signals: Signals, window: Window, work_ahead: float | None) -> list[Answer]:
-    """One or more per target. ``work_ahead``: the forecast of ``window.work``, if it is to be used."""
+def answers(
+    targets: Targets, signals: Signals, window: Window, work_ahead: float | None, size: int = 0
+) -> list[Answer]:
+    """One or more per target. ``work_ahead``: the forecast of ``window.work``, if it is to be used. ``size``:
+    what there is, without spare ones; it is left alone for the sake of a few per cent."""
     found: list[Answer] = []
     if targets.utilization is not None:
-        found += _utilization(targets.utilization, signals, window, work_ahead)
+        found += _utilization(targets.utilization, signals, window, work_ahead, size)
     timed: list[tuple[str, float | None, str]] = [
         ("latency.p99", targets.p99_s, "p99_s"),
         ("queue_time.mean", targets.queue_mean_s, "queue_mean_s"),
@@ -71,17 +76,25 @@ def _lacking(target: str, **needed: Signal) -> Answer | None:
 
 
 def total_work(signals: Signals, window: Window) -> float | None:
-    """What there is to do, in replicas' worth of busy time: the larger of what arrives and what the replicas
-    are measured to do. None when neither is known."""
-    known = []
-    if window.work.value is not None and window.work.fresh:
-        known.append(window.work.value)
-    if window.utilization.value is not None and window.utilization.fresh:
-        known.append(window.utilization.value * signals.ready)
-    return max(known, default=None)
+    """What there is to do, in replicas' worth of busy time: what arrives, and what keeps the replicas busy
+    beyond what was answered (work that does not come through our routers). Where one of these is unknown, the
+    larger of what arrives and what the replicas are measured to do; None when neither is known."""
+    arrives = window.work.value if window.work.fresh else None
+    busy = window.utilization.value if window.utilization.fresh else None
+    if busy is None:
+        return arrives
+    measured = busy * signals.ready
+    if arrives is None:
+        return measured
+    if window.done.value is None or not window.done.fresh:
+        return max(arrives, measured)
+    other = measured - window.done.value
+    return arrives + other if other > UNEXPLAINED * measured else arrives
 
 
-def _utilization(target: float, signals: Signals, window: Window, work_ahead: float | None) -> list[Answer]:
+def _utilization(
+    target: float, signals: Signals, window: Window, work_ahead: float | None, size: int
+) -> list[Answer]:
     name, found = "target_utilization", []
     lacking = _lacking(name, utilization=window.utilization, work=window.work)
     work = total_work(signals, window)
@@ -91,35 +104,50 @@ def _utilization(target: float, signals: Signals, window: Window, work_ahead: fl
         why = f"{work:.2f} replicas' worth of work arrives"
         if window.utilization.value is not None and window.utilization.fresh:
             why += f", {signals.ready} measured are busy {window.utilization.value * 100:.0f} % of the time"
-        extra, said = _to_drain(window)
-        found.append(Answer(name, _over(work + extra, target), f"{why}{said}; target {target * 100:.0f} %"))
+        count, said = _with_backlog(work, target, window)
+        if size < count and not said and work <= size * target * (1 + TOLERANCE):
+            count, said = size, f", within {TOLERANCE * 100:.0f} % of what {size} may do"
+        found.append(Answer(name, count, f"{why}{said}; target {target * 100:.0f} %"))
         if lacking is not None:
             found.append(lacking)
     if work_ahead is not None and work is not None and work_ahead > work:
         ahead = min(work_ahead, 2 * max(work, 1.0))
         why = f"{ahead:.2f} replicas' worth is forecast for when a replica started now is ready"
-        found.append(Answer("forecast", _over(ahead, target), f"{why}; target {target * 100:.0f} %"))
+        count = _over(ahead, target)
+        if size < count and ahead <= size * target * (1 + TOLERANCE):
+            count = size
+        found.append(Answer("forecast", count, f"{why}; target {target * 100:.0f} %"))
     if window.occupancy is not None:
-        found.append(_occupancy(target, signals, window.occupancy))
+        found.append(_occupancy(target, signals, window, window.occupancy))
     return found
 
 
-def _occupancy(target: float, signals: Signals, occupancy: Signal) -> Answer:
+def _occupancy(target: float, signals: Signals, window: Window, occupancy: Signal) -> Answer:
+    """How full the replicas are says nothing of what a backlog needs, where that is known."""
     lacking = _lacking("occupancy", occupancy=occupancy)
     if lacking is not None or occupancy.value is None:
         return lacking or Answer("occupancy", None, "missing")
     count = _over(occupancy.value * signals.serving, target)
     why = f"in flight and waiting are {occupancy.value * 100:.0f} % of what {signals.serving} usefully hold"
+    work = total_work(signals, window)
+    if work is not None and window.work.fresh and window.service_s.fresh:
+        enough_for_it, _ = _with_backlog(work, target, window)
+        if enough_for_it < count:
+            why += f", but {enough_for_it} would work that off in {DRAIN_S:g} s"
+            return Answer("occupancy", enough_for_it, f"{why}; target {target * 100:.0f} %", backlog=True)
     return Answer("occupancy", count, f"{why}; target {target * 100:.0f} %", backlog=True)
 
 
-def _to_drain(window: Window) -> tuple[float, str]:
-    """The extra work that a backlog is, if it is to be gone in time."""
+def _with_backlog(work: float, target: float, window: Window) -> tuple[int, str]:
+    """Replicas for ``work`` at the target, and enough to work off what waits in time, for which they may be
+    busy all the time; the latter in words, where it is more."""
+    count = _over(work, target)
     waiting, service = window.waiting, window.service_s
     if not waiting.fresh or not service.fresh or not waiting.value or not service.value:
-        return 0.0, ""
+        return count, ""
     extra = waiting.value * service.value / DRAIN_S
-    return (extra, f", {extra:.2f} to work off what waits") if extra >= 0.01 else (0.0, "")
+    draining = _over(work + extra, 1.0)
+    return (draining, f", {extra:.2f} to work off what waits") if draining > count else (count, "")
 
 
 def _over(work: float, target: float) -> int:

@@ -39,6 +39,7 @@ class Window:
     """Means over the last ``span_s`` seconds unless said otherwise; of several models, the worst one's.
 
     ``work`` is what arrives, in replicas' worth of busy time: arrivals a second × busy seconds a request.
+    ``done`` is what was answered, in the same unit: more than arrived, while a backlog is worked off.
     ``occupancy`` is None (not: unknown) where no model has a limit that it could be measured by.
     """
 
@@ -52,11 +53,13 @@ class Window:
     queue_p99_s: Signal = UNKNOWN
     p99_s: Signal = UNKNOWN  # from arrival at the router to the end of the answer
     service_s: Signal = UNKNOWN  # busy seconds a request costs a replica
+    done: Signal = UNKNOWN  # answers a second × busy seconds a request
 
 
 UNITS = {
     "utilization": "%", "work": "replicas", "occupancy": "%", "rate": "/s", "waiting": "requests",
     "queue_mean_s": "s", "queue_p99_s": "s", "p99_s": "s", "service_s": "s",
+    "done": "replicas",
 }  # fmt: skip
 
 

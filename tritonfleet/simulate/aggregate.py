@@ -207,9 +207,7 @@ def _executions(scenario: Scenario, flow: Flow) -> list[float]:
     found = [0.0, flow.mean_s]
     for size in range(2, scenario.batch + 1):
         tried = max(TRIED // scenario.batch, 100)
-        total = sum(
-            scenario.batch_s([flow.seconds(dice) for _ in range(size)]) for _ in range(tried)
-        )
+        total = sum(scenario.batch_s([flow.seconds(dice) for _ in range(size)]) for _ in range(tried))
         found.append(total / tried)
     return found
 

@@ -4,7 +4,7 @@ The router's decisions (`core.balance`, `core.cost`, `core.queue`), restarts (`c
 are the real ones; networks take a fixed time. The same scenario, requests and seed give the same result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tritonfleet.core.balance import POLICIES, Policy, late_bind
 from tritonfleet.core.cost import CostModel
@@ -16,24 +16,33 @@ from tritonfleet.simulate.scalers import Scaler
 from tritonfleet.simulate.scenario import Scenario
 from tritonfleet.simulate.workload import Request
 
+Answered = Callable[[Request, float], None]
 
-def simulate(scenario: Scenario, requests: Sequence[Request], scaler: Scaler) -> Result:
-    """Until every request has its end. ``requests`` in order of arrival.
+
+def simulate(
+    scenario: Scenario,
+    requests: Sequence[Request],
+    scaler: Scaler,
+    answered: Answered = lambda _request, _latency_s: None,
+) -> Result:
+    """Until every request has its end. ``requests`` in order of arrival. ``answered`` hears of every answer.
 
     Raises ValueError when there are none, or for a policy that does not exist."""
     if not requests:
         raise ValueError("there are no requests to simulate")
     if scenario.policy not in POLICIES:
         raise ValueError(f"no policy {scenario.policy!r}; there are: {', '.join(POLICIES)}")
-    run = _Run(scenario, requests, scaler)
+    run = _Run(scenario, requests, scaler, answered)
     run.go()
     return run.result()
 
 
 class _Run(SimulatedFleet):
-    def __init__(self, scenario: Scenario, requests: Sequence[Request], scaler: Scaler) -> None:
+    def __init__(
+        self, scenario: Scenario, requests: Sequence[Request], scaler: Scaler, answered: Answered
+    ) -> None:
         super().__init__(scenario, scaler)
-        self._requests = requests
+        self._requests, self._answered = requests, answered
         self._policy: Policy = POLICIES[scenario.policy]()
         self._cost = CostModel()
         self._queue: WaitingQueue[Job] = WaitingQueue(scenario.queue_capacity)
@@ -93,6 +102,7 @@ class _Run(SimulatedFleet):
             self._recent.record(latency)
             self._missed += latency > self.scenario.slo_s
             self._left -= 1
+            self._answered(job.request, latency)
             self._learn(replica, job)
         self._execute(replica)
         if replica.leaving and not replica.in_flight:

@@ -167,9 +167,7 @@ class SimulatedFleet:
         rate = (self._arrived - self._arrived_before) / self.scenario.every_s
         p99, self._arrived_before = self._recent.quantile(0.99), self._arrived
         self._recent = Histogram()
-        self._timeline.append(
-            Point(self.now, rate, self._size, len(self._serving), self._waiting(), p99)
-        )
+        self._timeline.append(Point(self.now, rate, self._size, len(self._serving), self._waiting(), p99))
         self._at(self.now + self.scenario.every_s, self._point)
 
     def result(self) -> Result:

@@ -52,13 +52,14 @@ class Meter:
         self._bins.append(one)
         self.now = Bin()
 
-    def window(self, span_s: float, *, tail: bool = False) -> Seen | None:
-        """The last ``span_s`` seconds, or as many as there are; None before the first bin is over. ``tail``:
-        with the p99, which is work."""
-        count = min(max(round(span_s / BIN_S), 1), len(self._bins))
-        if not count:
+    def window(self, span_s: float, *, ago_s: float = 0.0, tail: bool = False) -> Seen | None:
+        """The ``span_s`` seconds until ``ago_s`` ago, or as many as there are; None before the first bin is
+        over. ``tail``: with the p99, which is work."""
+        last = round(ago_s / BIN_S)
+        count = min(max(round(span_s / BIN_S), 1), len(self._bins) - last)
+        if count <= 0:
             return None
-        found = [self._bins[-index] for index in range(count, 0, -1)]
+        found = [self._bins[-index] for index in range(count + last, last, -1)]
         p99_s = Histogram().merge(one.latencies for one in found).quantile(0.99) or 0.0 if tail else None
         return Seen(
             count * BIN_S,

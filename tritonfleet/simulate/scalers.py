@@ -9,7 +9,7 @@ from tritonfleet.core.signals import Signal, Signals, Window
 from tritonfleet.simulate.meter import Meter
 
 EPOCH_S = 1e6  # virtual time begins here for `core.autoscale`, to which 0 means "never"
-STATISTICS_S = 2.0  # Triton's statistics are read this often
+STATISTICS_S = 2.0  # Triton's statistics are read this often: what is known is half of it old
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Fleet:
 def window(span_s: float, pool: Pool, meter: Meter, *, tail: bool = False) -> Window:
     """As `controller.signals` makes it of one model: the same formulas, on the simulation's counts. ``tail``:
     with the signals of p99."""
-    seen, told = meter.window(span_s, tail=tail), meter.window(STATISTICS_S)
+    seen, told = meter.window(span_s, tail=tail), meter.window(span_s, ago_s=STATISTICS_S / 2)
     if seen is None or told is None:
         return Window(span_s)
 
@@ -108,4 +108,5 @@ def window(span_s: float, pool: Pool, meter: Meter, *, tail: bool = False) -> Wi
         not_asked if seen.p99_s is None else known(longest + max(seen.p99_s - service, 0.0)),
         not_asked if seen.p99_s is None else known(longest + seen.p99_s),
         known(service),
+        known(leaves * service),
     )

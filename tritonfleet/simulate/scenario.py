@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Times in seconds. A batch of requests takes as long as its longest, plus ``batch_share`` of the others'
-    time beyond ``batch_base_s``, which an execution has once: shares of 1 and 0 are one after the other, and a
-    batch for the price of one.
+    """Times in seconds. A batch takes as long as the longest of its requests, plus ``batch_share`` of the
+    others' time beyond ``batch_base_s``, which an execution has once. A share of 1 is one after the other, of
+    0 a batch for the price of one.
 
     Raises ValueError for what cannot be simulated."""
 

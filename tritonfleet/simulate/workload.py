@@ -50,7 +50,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 
 def checked_shape(shape: str, rate: float, duration_s: float, mean_s: float) -> Callable[[float], float]:
-    """The factor of a shape. Raises ValueError for one that does not exist, or a number that is not positive."""
+    """The factor of a shape. Raises ValueError for one that does not exist, or a number not above 0."""
     if shape not in SHAPES:
         raise ValueError(f"no workload {shape!r}; there are: {', '.join(SHAPES)}")
     for name, value in (("rate", rate), ("duration", duration_s), ("service time", mean_s)):

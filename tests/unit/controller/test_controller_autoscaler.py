@@ -19,7 +19,7 @@ from tritonfleet.controller.signals import PoolSamples, sample, utilization
 from tritonfleet.controller.slot import Reading, Slot
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.model import ReplicaState
-from tritonfleet.core.stats import ModelRates
+from tritonfleet.core.stats import ModelCounters, ModelRates
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry, ScaleRequest
 from tritonfleet.drivers.base import Instance
 
@@ -122,12 +122,51 @@ def test_a_worker_that_is_silent_makes_signals_old_not_zero() -> None:
 
 
 def test_replicas_that_do_not_answer_are_not_idle() -> None:
-    old = utilization([slot(0, busy=0.8), slot(1, busy=0.0, age=60.0)], NOW)
+    old = utilization([slot(0, busy=0.8), slot(1, busy=0.0, age=60.0)], NOW, 15.0)
     assert old.value == pytest.approx(0.8)  # of those that answer
     assert not old.fresh
     assert "60 s old" in old.trouble
-    none = utilization([slot(0, age=60.0)], NOW)
+    none = utilization([slot(0, age=60.0)], NOW, 15.0)
     assert none.value is None
+
+
+def counted(requests: int, busy_s: float) -> dict[tuple[str, str], ModelCounters]:
+    """What Triton says after so many requests, without batching."""
+    ns = int(busy_s * 1e9)
+    entry = ModelCounters("digits", "1", requests, requests, requests, ns, 0, requests, 0, 0, ns, 0, 0)
+    return {("digits", "1"): entry}
+
+
+def test_statistics_are_of_the_window_and_not_of_the_first_seconds() -> None:
+    """Two requests a second, but for the first 10 s with 20 a second, of which each took a tenth as long."""
+    reading = Reading(NOW, counted(0, 0.0))
+    for step in range(1, 16):
+        requests = 20 * 2 * min(step, 5) + 2 * 2 * max(step - 5, 0)
+        busy_s = 0.02 * 20 * 2 * min(step, 5) + 0.2 * 2 * 2 * max(step - 5, 0)
+        reading = reading.followed_by(NOW + 2 * step, counted(requests, busy_s))
+    [last] = reading.over(15.0, not_before=0.0)
+    assert (last.window_s, last.request_rate, last.compute_s) == (14.0, 2.0, pytest.approx(0.2))
+    [whole] = reading.over(100.0, not_before=NOW)
+    assert whole.request_rate == pytest.approx(8.0)
+    [warm] = reading.over(100.0, not_before=NOW + 29.0)  # no reading is that young: the last two at least
+    assert (warm.window_s, warm.request_rate) == (2.0, 2.0)
+
+
+def test_a_model_that_was_loaded_in_the_window_is_known_from_its_first_reading_on() -> None:
+    reading = Reading(NOW, {}).followed_by(NOW + 2, counted(10, 1.0)).followed_by(NOW + 4, counted(20, 2.0))
+    [found] = reading.over(15.0, not_before=0.0)
+    assert (found.window_s, found.request_rate) == (2.0, 5.0)
+
+
+def test_what_was_answered_is_told_beside_what_arrived() -> None:
+    """A backlog: 20 a second are answered, 10 arrive."""
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(21):
+        seen = said(["main-0.1"], finished=10 * step, waiting=200 - 5 * step)
+        samples.add(sample([seen], 0.2, slots, NOW - 10 + step / 2), 16)
+    stable = samples.signals(slots, NOW, (10.0, 2.0)).stable
+    assert stable.work.value == pytest.approx(10 * 0.025, rel=0.05)
+    assert stable.done.value == pytest.approx(20 * 0.025, rel=0.05)
 
 
 def test_without_traffic_there_is_nothing_to_wait_for() -> None:

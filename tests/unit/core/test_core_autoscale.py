@@ -33,6 +33,7 @@ def window(work: float, ready: int, **more: float) -> Window:
         fresh("queue_p99_s", 0.0),
         fresh("p99_s", 0.02),
         fresh("service_s", 0.02),
+        fresh("done", min(work, ready)),
     )
 
 
@@ -78,6 +79,41 @@ def test_growing_again_while_the_first_growth_is_still_loading(loading: int) -> 
         decision = decide(policy, seen, memory, now)
         memory = decision.memory
         assert decision.count == 4
+
+
+@pytest.mark.parametrize("warming", [0, 12])
+def test_growing_again_when_the_first_growth_is_ready_and_works_off_the_queue(warming: int) -> None:
+    """All are busy and hold as much as they can, but more is answered than arrives: that is enough."""
+    ready = 14 - warming
+    seen = replace(
+        window(9.0, ready), utilization=Signal(1.0, 1.0), done=Signal(float(ready), 1.0),
+        occupancy=Signal(9.0, 1.0), waiting=Signal(500.0, 1.0), service_s=Signal(0.05, 1.0),
+    )  # fmt: skip
+    decision = decide(
+        POLICY, Signals(ready, warming, stable=seen, fast=seen), replace(LONG_AGO, size=14), NOW
+    )
+    assert decision.count == 14
+    assert any("would work that off in 30 s" in answer.why for answer in decision.answers)
+
+
+def test_a_backlog_is_worked_off_by_replicas_that_may_be_busy_all_the_time() -> None:
+    """3.0 arrive, and 60 s of work wait, 2.0 for 30 s: 5 at 100 % do it, which is what 3.0 at 65 % need."""
+    queued = replace(window(3.0, 5), waiting=Signal(3000.0, 1.0))
+    assert decide(POLICY, Signals(5, stable=queued, fast=queued), replace(LONG_AGO, size=5), NOW).count == 5
+    more = replace(queued, waiting=Signal(6000.0, 1.0))
+    assert decide(POLICY, Signals(5, stable=more, fast=more), replace(LONG_AGO, size=5), NOW).count == 7
+
+
+def test_work_that_does_not_come_through_our_routers_counts() -> None:
+    """4 are always busy, but what was answered explains a quarter of it."""
+    seen = replace(window(1.0, 4), utilization=Signal(1.0, 1.0), done=Signal(1.0, 1.0))
+    assert decide(POLICY, Signals(4, stable=seen, fast=seen), LONG_AGO, NOW).count == 7
+
+
+@pytest.mark.parametrize(("work", "count"), [(2.8, 4), (2.9, 5)])
+def test_noise_of_a_tenth_moves_nothing(work: float, count: int) -> None:
+    """4 at 65 % do 2.6, and 2.86 at a tenth more."""
+    assert decide(POLICY, signals(work), LONG_AGO, NOW).count == count
 
 
 @pytest.mark.parametrize("name", ["utilization", "work"])
