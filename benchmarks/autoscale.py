@@ -24,7 +24,7 @@ from tritonfleet.simulate.workload import Request, generated, read_trace
 
 OURS = "tritonfleet"
 TARGETS = {
-    OURS: (0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9),
+    OURS: (0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9, 0.95),
     "static": (2, 4, 6, 8, 12, 16, 24),
     "hpa": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     "hpa-queue": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),

@@ -4,7 +4,7 @@ Embedded Tritons behind the router; open-loop clients that speak gRPC. Each repl
 than Triton needs, as one with many weights does. The picture shows load, replicas, p99 and decisions; the
 summary says of each claim whether it was measured to hold. About 5 minutes.
 
-    python benchmarks/demo_autoscale.py                  writes demo-autoscale.png
+    python benchmarks/demo_autoscale.py                  writes build/demo-autoscale.png
     python benchmarks/demo_autoscale.py --record FILE    keeps the record, too
     python benchmarks/demo_autoscale.py --replay FILE    judges and draws a record again
 """
@@ -111,7 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--png", type=Path, default=Path("demo-autoscale.png"), help="(%(default)s)")
+    parser.add_argument("--png", type=Path, default=Path("build/demo-autoscale.png"), help="(%(default)s)")
     parser.add_argument("--record", type=Path, help="keep the record of the run there")
     parser.add_argument("--replay", type=Path, help="judge this record instead of a new run")
     chosen = parser.parse_args()

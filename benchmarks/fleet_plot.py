@@ -15,6 +15,11 @@ Lost = tuple[float, float]  # from, to: seconds
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
+def save(drawn: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, dpi=120)
+
+
 def figure(title: str) -> Any:
     """(figure, its three axes), or None where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
@@ -81,7 +86,7 @@ def draw(found: Record, allowed_s: float, bin_s: float, lost: Sequence[Lost], pa
     tail.legend(loc="upper right", ncols=3, frameon=False)
     for axis in (load, sizes, tail):
         axis.set_xlim(0, at[-1])
-    drawn.savefig(path, dpi=120)
+    save(drawn, path)
     return True
 
 
@@ -120,7 +125,7 @@ def draw_beside(
     tail.legend(loc="upper right", ncols=2, frameon=False)
     for axis in (load, sizes, tail):
         axis.set_xlim(0, at[-1])
-    drawn.savefig(path, dpi=120)
+    save(drawn, path)
     return True
 
 

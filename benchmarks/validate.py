@@ -133,7 +133,7 @@ def main() -> int:
     )
     parser.add_argument("--record", type=Path, metavar="FILE", help="record a new run there, and compare it")
     parser.add_argument("--of", type=Path, metavar="FILE", default=RECORDED, help="compare this record")
-    parser.add_argument("--png", type=Path, default=Path("validate.png"), help="(%(default)s)")
+    parser.add_argument("--png", type=Path, default=Path("build/validate.png"), help="(%(default)s)")
     chosen = parser.parse_args()
     try:
         if chosen.record:

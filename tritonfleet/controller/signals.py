@@ -172,7 +172,7 @@ def utilization(warm: list[Slot], now: float, span_s: float) -> Signal:
             instances[model] = instances.get(model, 0) + count
         for rate in _rates(slot, span_s):
             if rate.model in slot.instances:
-                busy[rate.model] = busy.get(rate.model, 0.0) + rate.compute_s * rate.execution_rate
+                busy[rate.model] = busy.get(rate.model, 0.0) + rate.busy
     if not fresh:
         return Signal(None, age, "no replica answers with statistics")
     shares = [min(busy.get(model, 0.0) / count, 1.0) for model, count in instances.items()]
@@ -192,7 +192,7 @@ def _cost(slots: list[Slot], model: str, span_s: float) -> _Cost:
     for slot in slots:
         for rate in _rates(slot, span_s):
             if rate.model == model and rate.request_rate > 0:
-                busy += rate.compute_s * rate.execution_rate
+                busy += rate.busy
                 requests += rate.request_rate
                 queued += rate.queue_s * rate.request_rate
                 capacity += slot.instances.get(model, 1)

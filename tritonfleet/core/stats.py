@@ -26,6 +26,9 @@ class ModelCounters:
     compute_output_ns: int
     last_inference_ms: int
     counters: dict[str, int] = field(default_factory=dict, repr=False)  # all of them, flat (`core.ledger`)
+    busy_ns: int = (
+        0  # of executions, each counted once, where ``compute_*`` count it for each of its requests
+    )
 
 
 def busy_ns(counters: Mapping[str, int]) -> int:
@@ -48,11 +51,17 @@ class ModelRates:
     execution_rate: float
     queue_s: float
     compute_s: float
+    execution_s: float = 0.0  # mean of an execution; 0 if that is not told
+
+    @property
+    def busy(self) -> float:
+        """Seconds of executions in a second: how many of the model's instances were busy on average."""
+        return self.execution_rate * (self.execution_s or self.compute_s)
 
 
 CUMULATIVE = (
     "success_count", "failure_count", "inferences", "executions", "queue_ns", "compute_input_ns",
-    "compute_infer_ns", "compute_output_ns",
+    "compute_infer_ns", "compute_output_ns", "busy_ns",
 )  # fmt: skip
 
 
@@ -72,7 +81,7 @@ def rates(before: ModelCounters | None, after: ModelCounters, elapsed_s: float) 
         earlier: int = 0 if was_reset else getattr(before, name)
         return now - earlier
 
-    requests = grown("success_count")
+    requests, executions = grown("success_count"), grown("executions")
     compute_ns = grown("compute_input_ns") + grown("compute_infer_ns") + grown("compute_output_ns")
     return ModelRates(
         after.model,
@@ -81,7 +90,8 @@ def rates(before: ModelCounters | None, after: ModelCounters, elapsed_s: float) 
         requests / elapsed_s,
         grown("failure_count") / elapsed_s,
         grown("inferences") / elapsed_s,
-        grown("executions") / elapsed_s,
+        executions / elapsed_s,
         grown("queue_ns") / 1e9 / requests if requests else 0.0,
         compute_ns / 1e9 / requests if requests else 0.0,
+        grown("busy_ns") / 1e9 / executions if executions else 0.0,
     )
