@@ -24,7 +24,7 @@ ALLOWED_S = 1.0  # p99
 STABILIZATION_S = 45.0
 TARGET = 0.65  # utilization, the default
 INITIAL = 2
-LOW, HIGH = 9.0, 54.0
+LOW, HIGH = 8.0, 48.0
 STEPS = (Step(LOW, 45), Step(HIGH, 90), Step(LOW, 120))
 
 SETUP = Setup(

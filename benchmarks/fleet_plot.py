@@ -138,11 +138,13 @@ def decisions(found: Record, axis: Any) -> None:
         axis.axvline(one.at_s, color=ORANGE, linewidth=0.8, linestyle=":")
         axis.annotate(
             f"{one.before} → {one.after}" + (f"\n{because(one.reason)}" if grows else ""),
-            (one.at_s, one.after), textcoords="offset points", xytext=(5, 5), fontsize=8, color=INK,
+            (one.at_s, one.after), textcoords="offset points", xytext=(-5 if grows else 5, 5),
+            ha="right" if grows else "left", fontsize=8, color=INK,
         )  # fmt: skip
 
 
 def because(reason: str) -> str:
-    """The first words of a decision's reason: ``panic: occupancy``."""
+    """What a decision rests on, from its reason: ``occupancy, in panic``."""
     said = reason.partition(": ")[2]
-    return said.partition(" asks for")[0]
+    target = said.removeprefix("panic: ").removeprefix("panic ").partition(" asks for")[0]
+    return target + (", in panic" if said.startswith("panic") else "")

@@ -47,7 +47,7 @@ def test_a_setup_draws_the_same_requests_again(fleet_run: ModuleType, demo: Modu
     due, sizes = fleet_run.arrivals(demo.SETUP)
     assert fleet_run.arrivals(demo.SETUP) == (due, sizes)
     in_the_middle = sum(45 <= at < 135 for at in due)
-    assert in_the_middle == pytest.approx(54 * 90, rel=0.05)
+    assert in_the_middle == pytest.approx(demo.HIGH * 90, rel=0.05)
     assert sum(sizes) / len(sizes) == pytest.approx(demo.SETUP.mean_bytes, rel=0.03)
 
 
