@@ -22,7 +22,7 @@ class Outliers:
 
     def review(self, fleet: "Fleet", now: float) -> None:
         """Drain those that are broken and launch them again; at most one of a pool at a time."""
-        reports = [found for worker in fleet.workers.running if (found := fleet.telemetry.of(worker))]
+        reports = fleet.telemetry.all_of(fleet.workers.running)
         if not any(row.ejections for report in reports for row in report.replicas):
             self._since.clear()
             return

@@ -18,7 +18,7 @@ from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.revisions import KEPT
 from tritonfleet.core.rollout import UndoRequest
 from tritonfleet.core.wire import ApplyRequest
-from tritonfleet.drivers.base import Instance, LaunchSpec
+from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 
 GOOD, BAD = ["--log-verbose=1"], ["--no-such-option"]
 
@@ -133,6 +133,18 @@ async def test_a_replica_that_is_never_ready_rolls_back_after_one_startup_timeou
         await until(lambda: one.settled(3, "deployed"))
         assert "main-2 failed: not ready within 0.2 s" in one.fleet.rollouts.revisions.all[1].reason
         assert [name for name in driver.launched if name.startswith("main-2")] == ["main-2.1"]
+
+
+async def test_what_can_never_be_launched_rolls_back_at_the_first_try(tmp_path: Path) -> None:
+    driver = Strict()
+    async with changing(tmp_path, driver) as one:
+        await until(lambda: one.settled(1, "deployed"))
+        driver.refusal = DriverError("there is no image x", remedy="pull it", transient=False)
+        one.up(*GOOD)
+        await until(lambda: one.settled(2, "rolled_back"))
+        assert one.fleet.rollouts.revisions.all[1].reason == "main-2 failed: there is no image x (pull it)"
+        driver.refusal = None
+        await until(lambda: one.settled(3, "deployed"))
 
 
 async def test_without_a_revision_that_was_deployed_there_is_no_way_back(tmp_path: Path) -> None:
