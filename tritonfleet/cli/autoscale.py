@@ -70,10 +70,11 @@ def _history(settings: Settings, pool: str, since: str) -> None:
     with target.client() as client:
         past = past_events(settings, target, client, after_seq)
         running = _pools(settings, client)
-    known = [record for event in past if event.at >= after_time and (record := read(event)) is not None]
-    if pool and pool not in (pools := running | {record.pool for record in known}):
+    known = [record for event in past if (record := read(event)) is not None]
+    pools = running | {record.pool for record in known}
+    if pool and pools and pool not in pools:
         raise names.unknown("pool", pool, pools, target.name)
-    records = [record for record in known if pool in ("", record.pool)]
+    records = [record for record in known if record.at >= after_time and pool in ("", record.pool)]
     if settings.output in (Output.JSON, Output.YAML):
         show_data(records, settings.output)
     elif settings.output is Output.NAME:
@@ -86,11 +87,14 @@ def _history(settings: Settings, pool: str, since: str) -> None:
 
 
 def _pools(settings: Settings, client: ControlClient) -> set[str]:
-    """Those of the fleet that runs, else of its file; none if neither is there."""
+    """Those of the fleet that runs, else of its file; none if neither can be read."""
     try:
         return {pool.name for pool in client.snapshot().pools}
     except UnreachableError:
-        return set() if settings.fleet else set(fleet.load(settings).pools)
+        try:
+            return set() if settings.fleet else set(fleet.load(settings).pools)
+        except CliError:
+            return set()
 
 
 def history(
