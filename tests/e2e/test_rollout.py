@@ -84,7 +84,8 @@ def test_a_device_where_replicas_crash_is_set_aside_and_taken_back(fleet: Runnin
             fleet.ready(3)
     fleet.until(lambda f: f.replicas()[victim]["state"] == "pending", "it has nowhere to go")
     assert fleet.replicas()[victim]["reason"].endswith("set aside: cpu0")
-    assert "device cpu0 is set aside: 3 launches failed there" in fleet.cli("ps").stdout
+    (row,) = [line for line in fleet.cli("ps").stdout.splitlines() if "set aside  " in line]
+    assert row.split()[:4] == ["cpu0", "✗", "set", "aside"]
     described = fleet.cli("describe", "device/cpu0").stdout
     assert "killed by SIGSEGV" in described
     assert "device.set_aside" in described

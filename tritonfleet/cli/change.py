@@ -36,12 +36,13 @@ def scale(
 
 def drain(settings: Settings, name: str, deadline_s: float | None, *, force: bool) -> None:
     """A replica, or ``device/ID``."""
-    request = DrainRequest(deadline_s=deadline_s, force=force, by="drain")
     with fleet.locate(settings).client() as client:
         snapshot = client.snapshot()
         if (device := device_named(snapshot, name)) is not None:
+            request = DrainRequest(deadline_s=deadline_s, force=force, by="hand")
             say(settings, client.drain_device(device.id, request).message)
         else:
+            request = DrainRequest(deadline_s=deadline_s, force=force, by="drain")
             say(settings, client.drain(replica_named(snapshot, name).id, request).message)
 
 

@@ -56,6 +56,10 @@ def _pools(found: dict[str, Any]) -> list[str]:
     return [pool["name"] for pool in found["pools"]]
 
 
+def _devices(found: dict[str, Any]) -> list[str]:
+    return [f"device/{device['id']}" for device in found["devices"]]
+
+
 def _models(found: dict[str, Any]) -> list[str]:
     return sorted({model["name"] for replica in found["replicas"] for model in replica["models"]})
 
@@ -65,9 +69,8 @@ pools = _names(_pools)
 models = _names(_models)
 sizes = _names(lambda found: [f"{pool}=" for pool in _pools(found)])
 logs = _names(lambda found: [*_ids(found), *_pools(found), "router", "controller"])
-described = _names(
-    lambda found: [*_ids(found), *_pools(found), *(f"device/{one['id']}" for one in found["devices"])]
-)
+drained = _names(lambda found: [*_ids(found), *_devices(found)])
+described = _names(lambda found: [*_ids(found), *_pools(found), *_devices(found)])
 
 
 def fleets(incomplete: str) -> list[str]:

@@ -105,7 +105,7 @@ ReplicaOrDevice = Annotated[
     typer.Argument(
         metavar="REPLICA|device/ID",
         help="A replica, as `ps` names it, or a device.",
-        autocompletion=completion.replicas,
+        autocompletion=completion.drained,
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when every replica is ready, or say why not.")]

@@ -62,6 +62,7 @@ _REPLICA_COLUMNS = (
     Column("RESTARTS", right=True),
     Column("AGE", right=True),
 )
+_DEVICE_COLUMNS = (Column("DEVICE"), Column("STATE"), Column("REPLICAS"))
 _WIDE_COLUMNS = (
     Column("GEN", right=True),
     Column("HTTP", right=True),
@@ -144,11 +145,8 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
         parts[0] = Text("\n").join(
             [parts[0], *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead)]
         )
-    parts += [
-        Text(f"device {device.id} is set aside: {device_trouble(device, snapshot.at)}", BROKEN)
-        for device in snapshot.devices
-        if device.set_aside
-    ]
+    if any(device.set_aside for device in snapshot.devices):
+        parts.append(devices_set_aside(snapshot, width))
     if snapshot.replicas:
         parts.append(replicas(snapshot, width, wide=wide))
     else:
@@ -212,6 +210,23 @@ def _replica_row(replica: Replica, now: float, shown: Mapping[str, str], *, wide
             Cell(",".join(m.name if m.ready else f"{m.name}(not ready)" for m in replica.models) or "-"),
         ]
     return Row(tuple(cells), replica_reason(replica, now))
+
+
+def devices_set_aside(snapshot: FleetSnapshot, width: int | None = None) -> Text:
+    shown = short_names(device.id for device in snapshot.devices)
+    rows = [
+        Row(
+            (
+                Cell(shown[device.id], "bold"),
+                Cell("✗ set aside", BROKEN),
+                Cell(",".join(device.replicas) or "-"),
+            ),
+            device_trouble(device, snapshot.at),
+        )
+        for device in snapshot.devices
+        if device.set_aside
+    ]
+    return table(_DEVICE_COLUMNS, rows, width)
 
 
 def device_trouble(device: DeviceInfo, now: float) -> str:

@@ -404,7 +404,7 @@ def test_a_controller_that_dies_during_a_wait_is_exit_code_4(cli: Cli, control: 
         (("undrain", "main-1"), ("/replicas/main-1/undrain", None)),
         (
             ("drain", "device/cpu1", "--deadline", "5s"),
-            ("/devices/cpu1/drain", {"deadline_s": 5.0, "force": False, "by": "drain"}),
+            ("/devices/cpu1/drain", {"deadline_s": 5.0, "force": False, "by": "hand"}),
         ),
         (("undrain", "device/cpu1"), ("/devices/cpu1/undrain", None)),
         (("restart", "main-1.1"), ("/replicas/main-1/restart", {"force": False, "by": "restart"})),

@@ -56,6 +56,7 @@ def test_replicas_by_name(tmp_path: Path, control: ControlServer, shell: str) ->
         ("tritonfleet scale ", {"main=", "image="}, {"main-0"}),
         ("tritonfleet logs ", {"router", "controller", "main", "main-0"}, set()),
         ("tritonfleet describe dev", {"device/cpu0"}, {"main"}),
+        ("tritonfleet drain dev", {"device/cpu0"}, {"main"}),
         ("tritonfleet autoscale status i", {"image"}, {"main"}),
         ("tritonfleet models unload ", {"digits", "echo"}, set()),
         ("tritonfleet --fleet d", {"demo"}, set()),

@@ -42,9 +42,13 @@ def test_a_device_that_is_set_aside_says_why_and_what_ends_it() -> None:
     ends = "back in 25m00s, or `tritonfleet undrain device/cpu1` brings it back"
     assert f"3 launches failed there; {ends}" in text
     drained = DeviceInfo("cpu2", DeviceKind.CPU, set_aside="drained by anna")
-    page = render.ps(snapshot(devices=(bad, drained)), 200).plain
-    assert f"device cpu1 is set aside: 3 launches failed there; {ends}" in page
-    assert "device cpu2 is set aside: drained by anna; `tritonfleet undrain device/cpu2` brings it" in page
+    page = render.ps(snapshot(devices=(bad, drained)), 200).plain.split("\n\n")
+    assert page[2].splitlines() == [
+        "DEVICE  STATE        REPLICAS  REASON",
+        f"cpu1    ✗ set aside  -         3 launches failed there; {ends}",
+        "cpu2    ✗ set aside  -         drained by anna; `tritonfleet undrain device/cpu2` brings it back",
+    ]
+    assert "set aside" not in render.ps(snapshot(), 200).plain
 
 
 A, B = "GPU-1a2b3c4d-0000-4000-8000-000000000000", "GPU-5e6f7a8b-0000-4000-8000-000000000000"
