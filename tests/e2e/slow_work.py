@@ -12,7 +12,8 @@ WORDS = 400  # of which each costs 0.1 ms: a request takes 44 ms
 class Work:
     """Threads that each keep one request of the slow model under way."""
 
-    def __init__(self, address: str, threads: int, words: int = WORDS) -> None:
+    def __init__(self, address: str, threads: int, words: int = WORDS, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s  # of each thread between two requests
         self.failures: list[str] = []
         self.done = 0
         self._stop = threading.Event()
@@ -22,7 +23,7 @@ class Work:
         text = triton.InferInput("TEXT", [1, 1], "BYTES")
         text.set_data_from_numpy(np.array([[b"word " * words]], dtype=np.object_))
         with triton.InferenceServerClient(address) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(self.pause_s):
                 try:
                     client.infer("text_work", [text])
                     self.done += 1

@@ -26,7 +26,7 @@ def test_a_kill_is_borne_by_the_spare_one_and_a_schedule_sets_the_minimum(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with running_fleet(tmp_path_factory.mktemp("spare"), **POOL, autoscale=AUTOSCALE) as fleet:
-        with Work(fleet.address, threads=1, words=20) as work:
+        with Work(fleet.address, threads=1, words=20, pause_s=0.1) as work:
             fleet.until(lambda f: pool_of(f)[0] == 2, "one is needed, one is spare")
             assert "and 1 spare" in pool_of(fleet)[1]
             fleet.ready(2)

@@ -88,7 +88,8 @@ def progress(
     """Of the change of ``pool`` to ``config_hash``. ``replicas``: those of the pool; ``failures`` by replica.
 
     It has failed when a replica of that configuration is in a crash loop or failed hopelessly. It is done
-    when none of another one is left and all that have a device are ready.
+    when none of another one is left and all that have a device are ready; of a pool that sleeps that is not
+    known before it wakes.
     """
     held = [one for one in replicas if one.held]
     active = [one for one in replicas if one.state not in LEAVING and not one.held]
@@ -112,4 +113,8 @@ def progress(
         return told("rolling", f"{count}, {outdated} to replace")
     if ready < len(current) or len(active) + len(held) < size:
         return told("rolling", count)
+    if not replicas:
+        return told(
+            "rolling", f"no replica is wanted now; the next one shows what configuration {config_hash} does"
+        )
     return told("deployed", count)

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -145,6 +146,21 @@ async def test_what_can_never_be_launched_rolls_back_at_the_first_try(tmp_path: 
         assert one.fleet.rollouts.revisions.all[1].reason == "main-2 failed: there is no image x (pull it)"
         driver.refusal = None
         await until(lambda: one.settled(3, "deployed"))
+
+
+async def test_a_change_of_a_sleeping_pool_that_fails_when_it_wakes_is_rolled_back(tmp_path: Path) -> None:
+    async with changing(tmp_path, Strict()) as one:
+        await until(lambda: one.settled(1, "deployed"))
+        one.fleet.sizes["main"] = 0
+        one.fleet.wake()
+        await until(lambda: not one.fleet.slots)
+        one.up(*BAD)
+        one.fleet.tick(time())
+        assert one.history()[-1] == (2, "up", "rolling")
+        one.fleet.sizes["main"] = 1
+        one.fleet.wake()
+        await until(lambda: one.settled(2, "rolled_back"))
+        await until(lambda: states(one.fleet) == {"main-0": "ready"})
 
 
 async def test_without_a_revision_that_was_deployed_there_is_no_way_back(tmp_path: Path) -> None:

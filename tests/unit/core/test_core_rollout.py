@@ -60,8 +60,15 @@ def test_it_is_done(replicas: tuple[Replica, ...]) -> None:
     assert come_to(*replicas).state == "deployed"
 
 
-def test_a_pool_without_replicas_is_done_at_once() -> None:
-    assert come_to(size=0).state == "deployed"
+def test_what_a_change_of_a_sleeping_pool_is_worth_shows_when_it_wakes() -> None:
+    asleep = come_to(size=0)
+    assert (asleep.state, asleep.reason) == (
+        "rolling",
+        "no replica is wanted now; the next one shows what configuration new does",
+    )
+    assert come_to(replica(0, "loading"), size=1).state == "rolling"
+    assert come_to(replica(0, "ready"), size=1).state == "deployed"
+    assert come_to(replica(0, "crash_loop"), size=1).state == "failed"
 
 
 def test_a_crash_loop_of_the_new_configuration_fails_it_and_one_of_the_old_does_not() -> None:
