@@ -156,7 +156,7 @@ class Autoscaler:
         if not samples.due(now):
             return
         telemetry, running = self._fleet.telemetry, self._fleet.workers.running
-        reports = [report for worker in running if (report := telemetry.of(worker)) is not None]
+        reports = telemetry.all_of(running)
         ages = [telemetry.age_s(worker, now) for worker in running]
         known = [age for age in ages if age is not None]
         age = max(known) if known and len(known) == len(ages) else None
@@ -208,16 +208,17 @@ class Autoscaler:
 
     def _wanted_by(self, pool: PoolSpec) -> str:
         """A model of the pool that requests wait for in the routers; "" if none does."""
-        telemetry, running = self._fleet.telemetry, self._fleet.workers.running
-        reports = [report for worker in running if (report := telemetry.of(worker)) is not None]
+        reports = self._fleet.telemetry.all_of(self._fleet.workers.running)
         waiting = {model for report in reports for model in report.waiting_by_model}
         return min(waiting.intersection(models_of(pool)), default="") if waiting else ""
 
     def _room(self, pool: str) -> int:
-        """How many fit on the devices beside the other pools at their sizes."""
+        """How many fit on the devices beside the other pools at their sizes. A device that is set aside
+        counts while replicas serve on there."""
         pools = self._fleet.spec.pools
         taken = sum(self.size_of(name) * one.replicas.share for name, one in pools.items() if name != pool)
-        return int((len(self._fleet.devices) - taken) / pools[pool].replicas.share + EPSILON)
+        used = {device for slot in self._fleet.slots.values() for device in slot.devices}
+        return int((self._fleet.desk.usable(used) - taken) / pools[pool].replicas.share + EPSILON)
 
     # ------------------------------------------------------------ memory
 

@@ -2,7 +2,7 @@
 which of them are set aside because replicas fail there."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from time import time
 
@@ -100,6 +100,11 @@ class DeviceDesk:
             self._journal.add(
                 "device.set_aside", device, f"{health.aside.reason}: nothing is placed there {left}"
             )
+
+    def usable(self, used: Collection[str]) -> int:
+        """How many devices have replicas, or may get some."""
+        aside = self.view().aside
+        return sum(device.id in used or device.id not in aside for device in self.devices)
 
     def view(self) -> DeviceView:
         """As placement takes it."""

@@ -110,6 +110,7 @@ async def test_a_device_drained_by_hand_is_emptied_and_its_replicas_go_elsewhere
         assert said == "nothing is placed on cpu0 any more; leaving it: main-0"
         await until(lambda: fleet.slots["main-0"].generation == 2 and states(fleet)["main-0"] == "ready")
         assert fleet.slots["main-0"].devices == ("cpu2",)
+        assert fleet.autoscaler._room("main") == 2, "what the load may grow the pool to"
         assert (info(fleet, "cpu0").set_aside, info(fleet, "cpu0").set_aside_until) == (
             "drained by anna",
             None,
