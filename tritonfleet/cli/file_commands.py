@@ -106,7 +106,7 @@ def simulate(
     aggregated: Annotated[
         bool, typer.Option("--aggregated", help="By rates, not one by one: for millions of requests.")
     ] = False,
-    png: Annotated[Path | None, typer.Option(help="Draw the time lines there, too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the time lines there, too.")] = None,
 ) -> None:
     """What a pool would do with a load, in virtual time.
 
@@ -125,7 +125,7 @@ def simulate(
         "mtbf_s": seconds(mtbf, "--mtbf") if mtbf else None,
     }  # fmt: skip
     command.run(
-        settings_of(context), scenario, scaler or ["tritonfleet"], asked, aggregated=aggregated, png=png
+        settings_of(context), scenario, scaler or ["tritonfleet"], asked, aggregated=aggregated, plot=plot
     )
 
 

@@ -37,7 +37,7 @@ _COLUMNS = (
 
 def run(
     settings: Settings, scenario: Mapping[str, object], scalers: Sequence[str], load: "Load",
-    *, aggregated: bool = False, png: Path | None = None,
+    *, aggregated: bool = False, plot: Path | None = None,
 ) -> None:  # fmt: skip
     """Raises CliError (usage) for what cannot be simulated, or drawn."""
     try:
@@ -49,8 +49,8 @@ def run(
         else:
             requests = load.requests(pool.seed)
             results = [simulate(pool, requests, scaler) for scaler in chosen]
-        if png is not None:
-            draw(list(zip(scalers, results, strict=True)), png)
+        if plot is not None:
+            draw(list(zip(scalers, results, strict=True)), plot)
     except (ValueError, OSError) as error:
         raise CliError(ExitCode.USAGE, str(error), hint="tritonfleet simulate --help") from None
     except NoPlotterError as error:

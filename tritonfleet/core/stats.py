@@ -26,9 +26,6 @@ class ModelCounters:
     compute_output_ns: int
     last_inference_ms: int
     counters: dict[str, int] = field(default_factory=dict, repr=False)  # all of them, flat (`core.ledger`)
-    busy_ns: int = (
-        0  # of executions, each counted once, where ``compute_*`` count it for each of its requests
-    )
 
 
 def busy_ns(counters: Mapping[str, int]) -> int:
@@ -51,7 +48,7 @@ class ModelRates:
     execution_rate: float
     queue_s: float
     compute_s: float
-    execution_s: float = 0.0  # mean of an execution; 0 if that is not told
+    execution_s: float = 0.0  # mean of an execution, each counted once; 0 if that is not told
 
     @property
     def busy(self) -> float:
@@ -61,7 +58,7 @@ class ModelRates:
 
 CUMULATIVE = (
     "success_count", "failure_count", "inferences", "executions", "queue_ns", "compute_input_ns",
-    "compute_infer_ns", "compute_output_ns", "busy_ns",
+    "compute_infer_ns", "compute_output_ns",
 )  # fmt: skip
 
 
@@ -82,6 +79,7 @@ def rates(before: ModelCounters | None, after: ModelCounters, elapsed_s: float) 
         return now - earlier
 
     requests, executions = grown("success_count"), grown("executions")
+    busy = busy_ns(after.counters) - (0 if was_reset else busy_ns(before.counters))
     compute_ns = grown("compute_input_ns") + grown("compute_infer_ns") + grown("compute_output_ns")
     return ModelRates(
         after.model,
@@ -93,5 +91,5 @@ def rates(before: ModelCounters | None, after: ModelCounters, elapsed_s: float) 
         executions / elapsed_s,
         grown("queue_ns") / 1e9 / requests if requests else 0.0,
         compute_ns / 1e9 / requests if requests else 0.0,
-        grown("busy_ns") / 1e9 / executions if executions else 0.0,
+        max(busy, 0) / 1e9 / executions if executions else 0.0,
     )

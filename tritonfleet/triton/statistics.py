@@ -81,13 +81,9 @@ def _set(message: Any, field: str, leaf: str, value: int) -> None:
 def counters_of(entry: Any) -> ModelCounters:
     """What decisions need of one ``service_pb2.ModelStatistics``, and all of it, flat."""
     stats = entry.inference_stats
-    busy_ns = sum(
-        batch.compute_input.ns + batch.compute_infer.ns + batch.compute_output.ns
-        for batch in entry.batch_stats
-    )
     return ModelCounters(
         entry.name, entry.version, entry.inference_count, entry.execution_count,
         stats.success.count, stats.success.ns, stats.fail.count, stats.queue.count, stats.queue.ns,
         stats.compute_input.ns, stats.compute_infer.ns, stats.compute_output.ns, entry.last_inference,
-        flat(entry), busy_ns,
+        flat(entry),
     )  # fmt: skip

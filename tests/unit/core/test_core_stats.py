@@ -40,7 +40,8 @@ def test_the_worked_example() -> None:
 def test_an_execution_keeps_busy_once_whatever_its_batch() -> None:
     """One batch of 1 in 0.1 s, one of 4 in 0.4 s: a request's mean is 0.34 s, but busy were 0.5 s of 2."""
     requests = counters(success_count=5, executions=2, compute_infer_ns=1_700_000_000)
-    told = rates(ZERO, replace(requests, busy_ns=500_000_000), 2.0)
+    batches = {"batch_stats/1/compute_infer/ns": 100_000_000, "batch_stats/4/compute_infer/ns": 400_000_000}
+    told = rates(ZERO, replace(requests, counters=batches), 2.0)
     assert told.compute_s == pytest.approx(0.34)
     assert (told.execution_s, told.busy) == (pytest.approx(0.25), pytest.approx(0.25))
     assert rates(ZERO, requests, 2.0).busy == pytest.approx(0.34)  # the nearest thing, where it is not told

@@ -39,4 +39,3 @@ def test_what_decisions_need_comes_from_the_same_message() -> None:
     counters = counters_of(message())
     assert (counters.model, counters.inferences, counters.success_ns) == ("digits", 7, 1000)
     assert counters.counters == flat(message())
-    assert counters.busy_ns == 1 + 8 + 16  # of every batch size, each execution once
