@@ -68,7 +68,9 @@ class _Run(SimulatedFleet):
     def __init__(self, scenario: Scenario, flow: Flow, scaler: Scaler) -> None:
         super().__init__(scenario, scaler)
         self._flow = flow
-        self._dice = random.Random(f"{scenario.seed} flow")  # noqa: S311 # for a simulation
+        # Of their own, so that every scaler sees the same arrivals.
+        self._arrivals = random.Random(f"{scenario.seed} arrivals")  # noqa: S311 # for a simulation
+        self._dice = random.Random(f"{scenario.seed} latencies")  # noqa: S311 # for a simulation
         self._executions = _executions(scenario, flow)
         self._queue: deque[Cohort] = deque()  # oldest first
         self._queued = 0
@@ -85,7 +87,7 @@ class _Run(SimulatedFleet):
 
     def _sample(self) -> None:
         index = round(self.now / BIN_S) - 1
-        arrived = self._flow.count(index, self._dice) if index < self._flow.bins else 0
+        arrived = self._flow.count(index, self._arrivals) if index < self._flow.bins else 0
         self.meter.now.arrived = arrived
         self._arrived += arrived
         if arrived:

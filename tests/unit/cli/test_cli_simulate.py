@@ -28,6 +28,34 @@ def test_json_has_everything() -> None:
     assert second["timeline"][-1]["ready"] == 2
 
 
+def test_by_rates_and_as_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "both.png"
+    result = CliRunner().invoke(app, ["--json", *SHORT, "--aggregated", "--plot", str(picture)])
+    first, second = json.loads(result.stdout)
+    assert first["requests"] == second["requests"] > 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trace_by_rates(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("TIME,In\n" + "".join(f"{second},1\n" for second in range(60)))
+    trace = ["--trace", str(file), "--cost", "In=100ms", "--aggregated"]
+    [found] = json.loads(CliRunner().invoke(app, ["--json", "simulate", *trace]).stdout)
+    assert (found["requests"], found["missed"]) == (60, 0)
+
+
+def test_a_picture_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    result = CliRunner().invoke(app, [*SHORT, "--plot", str(tmp_path / "a.png")])
+    assert isinstance(result.exception, CliError)
+    assert "pip install 'tritonfleet[plot]'" in str(result.exception.hint)
+
+
+def test_replicas_that_died_are_told() -> None:
+    result = CliRunner().invoke(app, [*SHORT, "--mtbf", "1m", "--cold-start", "5s"])
+    assert "replicas died, " in result.stdout
+
+
 def test_a_mistake_is_named() -> None:
     result = CliRunner().invoke(app, ["simulate", "--scaler", "magic"])
     assert isinstance(result.exception, CliError)
