@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_result() -> None:
 
 def test_every_request_has_its_end_though_replicas_die() -> None:
     scenario = Scenario(slo_s=1.0, initial=3, cold_start_s=5.0, mtbf_s=30.0)
-    result = aggregate(scenario, generated_flow("poisson", 40.0, 400, 0.05, 0.5), Static(3))
+    result = aggregate(scenario, generated_flow("poisson", 20.0, 400, 0.05, 0.5), Static(3))
     assert result.failures > 10
     assert result.resent > 0
     assert result.refused < 0.1 * result.requests
