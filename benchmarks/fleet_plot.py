@@ -146,5 +146,5 @@ def decisions(found: Record, axis: Any) -> None:
 def because(reason: str) -> str:
     """What a decision rests on, from its reason: ``occupancy, in panic``."""
     said = reason.partition(": ")[2]
-    target = said.removeprefix("panic: ").removeprefix("panic ").partition(" asks for")[0]
+    target = said.removeprefix("panic: ").partition(" asks for")[0]
     return target + (", in panic" if said.startswith("panic") else "")

@@ -177,7 +177,7 @@ def _why(decision: Decision, *, largest: bool) -> str:
     the reason why no more are needed."""
     known = [answer for answer in decision.answers if answer.count is not None]
     first = max(known, key=lambda answer: answer.count or 0)
-    said = f"{first.target} asks for {first.count} ({first.why})"
+    said = f"{first.target.removeprefix('panic ')} asks for {first.count} ({first.why})"
     return said if largest else f"at most {said}"
 
 

@@ -162,7 +162,7 @@ def test_a_panic_acts_on_the_short_window() -> None:
     decision = decide(POLICY, Signals(4, stable=calm, fast=wild), LONG_AGO, NOW)
     assert decision.panic
     assert decision.count == 12
-    assert decision.reason.startswith("4 → 12: panic: ")
+    assert decision.reason.startswith("4 → 12: panic: target_utilization asks for 12")
     less = window(3.0, 4)  # asks for 5, not twice of 4
     assert not decide(POLICY, Signals(4, stable=calm, fast=less), LONG_AGO, NOW).panic
 
