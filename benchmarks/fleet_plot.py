@@ -82,6 +82,7 @@ def draw(found: Record, allowed_s: float, bin_s: float, lost: Sequence[Lost], pa
     for start, end in lost:
         tail.axvspan(start, end, color=RED, alpha=0.12, linewidth=0)
     tail.set(ylabel="latency, s", yscale="log")
+    tail.set_ylim(top=2 * max(tail.get_ylim()[1], allowed_s))  # room for the legend
     tail.yaxis.set_major_formatter("{x:g}")
     tail.legend(loc="upper right", ncols=3, frameon=False)
     for axis in (load, sizes, tail):

@@ -27,7 +27,7 @@ class ScaleUpSpec(Part):
     panic_window: Duration = 6.0
     """In a panic, on those of this time."""
     panic_threshold: Annotated[float, Field(gt=1, le=100)] = 2.0
-    """It is a panic if that shorter window asks for this multiple of what is ready, and two more at least."""
+    """It is a panic if that shorter window asks for this multiple of what is ready."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -161,9 +161,8 @@ def _largest(found: list[Answer]) -> int | None:
 
 
 def _is_panic(policy: Policy, signals: Signals, fast: list[Answer]) -> bool:
-    """One replica more is never a panic, though it is twice of one: a short window is noisy."""
-    largest, serving = _largest(fast), max(signals.serving, 1)
-    return largest is not None and largest >= max(policy.panic_threshold * serving, serving + 2)
+    largest = _largest(fast)
+    return largest is not None and largest >= policy.panic_threshold * max(signals.serving, 1)
 
 
 def _remembered(
