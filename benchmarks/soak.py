@@ -34,6 +34,7 @@ SIZES = (16, 1000, 20_000, 200_000)
 EXPECTED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 SAMPLE_S = 1.0
 TABLE_ROWS = 10
+MOST_WRONG = 100  # failures of one kind of load, after which it stops
 
 
 @dataclass
@@ -116,6 +117,8 @@ async def again(once: Callable[[], Awaitable[None]], record: Record, until: floa
             record.ends[error.code().name] += 1
             if not (short and error.code() in EXPECTED):
                 record.wrong.append(f"{error.code().name}: {error.details()}")
+                if len(record.wrong) >= MOST_WRONG:
+                    return
             await asyncio.sleep(0.01)
 
 
@@ -154,6 +157,8 @@ def main() -> int:
     peer = Tritonfleet()
     with Contest([peer], chosen.replicas, ["echo"]) as contest:
         record = asyncio.run(soak(contest.addresses[peer.name], contest.pids[peer.name], chosen.seconds))
+        for log in sorted(contest.folder.rglob("*.log")) if record.wrong else ():
+            print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
     print(record.table())
     print("ends:", ", ".join(f"{count} {name}" for name, count in record.ends.most_common()))
     growth = record.growth_kb()

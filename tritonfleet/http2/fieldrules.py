@@ -39,6 +39,9 @@ def request_fault(items: HeaderList) -> str:
             return f"{name!r} holds a control character"
         if name == b":path" and not value:
             return "an empty :path"
+    authorities = {value for name, value in items if name in (b":authority", b"host")}
+    if len(authorities) > 1:
+        return "two authorities (RFC 9113, 8.3.1)"
     lengths = {value for name, value in items if name == b"content-length"}
     if len(lengths) > 1 or not all(value.isdigit() and len(value) < 20 for value in lengths):
         return "a content-length that is none"

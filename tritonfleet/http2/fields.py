@@ -71,8 +71,9 @@ class FieldsDecoder:
         try:
             decoded = self._decoder.decode(block, raw=True)
         except HPACKError as error:
+            # Its own words are not passed on: some hold an address of this process's memory.
             raise ProtocolError(
-                ErrorCode.COMPRESSION_ERROR, f"header block cannot be decoded: {error}"
+                ErrorCode.COMPRESSION_ERROR, f"header block cannot be decoded: {type(error).__name__}"
             ) from error
         fields = Fields(tuple((bytes(name), bytes(value)) for name, value in decoded))
         if table.insertions != insertions or table.maxsize != size:

@@ -23,6 +23,7 @@ GOOD = (
 
 def test_a_grpc_request_is_in_order() -> None:
     assert request_fault(GOOD) == ""
+    assert request_fault((*GOOD, (b"host", b"host:1"))) == "", "the same said twice"
     assert request_fault((*GOOD, (b"x-bin", b"AAEC"), (b"grpc-timeout", b"1S"), (b"user_agent", b""))) == ""
 
 
@@ -43,6 +44,7 @@ FAULTS = {
     "connection": ((*GOOD, (b"connection", b"close")), "another connection"),
     "transfer-encoding": ((*GOOD, (b"transfer-encoding", b"chunked")), "another connection"),
     "te": ((*GOOD[:-1], (b"te", b"gzip")), "another connection"),
+    "host is another": ((*GOOD, (b"host", b"other")), "two authorities"),
     "too many": (GOOD + tuple((b"x%d" % n, b"") for n in range(MOST_FIELDS)), "at most 100"),
 }
 
