@@ -32,6 +32,7 @@ from tritonclient.grpc import service_pb2 as pb
 INFER, STREAM = f"/{load.SERVICE}/ModelInfer", f"/{load.SERVICE}/ModelStreamInfer"
 SIZES = (16, 1000, 20_000, 200_000)
 EXPECTED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+WRITTEN_TOO_LATE = "Internal error from Core"  # grpcio's words for a write on a call that has just ended
 SAMPLE_S = 1.0
 TABLE_ROWS = 10
 MOST_WRONG = 100  # failures of one kind of load, after which it stops
@@ -74,7 +75,12 @@ class Clients:
         await self._ask(self._channel, size, timeout=30)
 
     async def too_short(self) -> None:
-        await self._ask(self._channel, 1000, timeout=0.0008)
+        """Streams only: the Triton of pytriton 0.7.0 crashes (signal 11) within seconds of unary inferences
+        that run out of time, with no router before it (server issues 7368 and 8034)."""
+        call = self._channel.stream_stream(STREAM)(timeout=self._random.choice((0.0008, 0.003)))
+        await call.write(load.echo(1000)[5:])
+        while await call.read() is not grpc.aio.EOF:
+            pass
 
     async def newcomer(self) -> None:
         async with grpc.aio.insecure_channel(
@@ -115,7 +121,7 @@ async def again(once: Callable[[], Awaitable[None]], record: Record, until: floa
             await once()
         except grpc.aio.AioRpcError as error:
             record.ends[error.code().name] += 1
-            if not (short and error.code() in EXPECTED):
+            if not (short and (error.code() in EXPECTED or error.details() == WRITTEN_TOO_LATE)):
                 record.wrong.append(f"{error.code().name}: {error.details()}")
                 if len(record.wrong) >= MOST_WRONG:
                     return

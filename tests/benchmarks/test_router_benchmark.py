@@ -57,6 +57,21 @@ def test_growth_is_told_from_the_warm_up(soak: ModuleType) -> None:
     assert soak.Record(leak).growth_kb() == pytest.approx(600.0)
 
 
+@pytest.mark.parametrize("rpc", ["ModelMetadata", "ModelInfer"])
+def test_python_alone(benchmarks: Path, rpc: str) -> None:
+    """It checks by itself that every call was answered."""
+    result = subprocess.run(
+        [sys.executable, str(benchmarks / "router_python.py"), "--rpc", rpc, "--runs=2", "--rounds=3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{rpc}, 4 calls at once, µs of Python per request" in result.stdout
+
+
 @pytest.mark.triton
 @pytest.mark.peer
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load (nghttp2-client) is not installed")
