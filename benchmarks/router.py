@@ -97,20 +97,19 @@ def cpu(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:
 def latency(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:
     """What is added is the difference to "direct" of the same repeat."""
     count = max(200, chosen.requests // 20)
-    taken = contest.in_turns(
-        lambda _name, address: sequential.p50_p99_us(sequential.latencies_s(address, SMALL, count)),
-        chosen.repeats,
-        "latency",
-    )
-    direct = taken.pop("direct")
-    figures = []
-    for index, which in enumerate(("p50", "p99")):
-        added = {
-            name: [one[index] - base[index] for one, base in zip(own, direct, strict=True)]
-            for name, own in taken.items()
-        }
-        figures.append(Figure(f"latency added, {which}", "µs", added, {"envoy": 0.6} if index == 0 else {}))
-    return figures
+    addresses = {"direct": contest.upstreams[0], **contest.addresses}
+    added: list[dict[str, list[float]]] = [{name: [] for name in contest.addresses} for _ in range(2)]
+    for repeat in range(chosen.repeats):
+        print(f"latency {repeat + 1}/{chosen.repeats}", file=sys.stderr)
+        found = sequential.latencies_s(addresses, SMALL, count)
+        cuts = {name: sequential.p50_p99_us(own) for name, own in found.items()}
+        for name in contest.addresses:
+            for index in range(2):
+                added[index][name].append(cuts[name][index] - cuts["direct"][index])
+    return [
+        Figure("latency added, p50", "µs", added[0], {"envoy": 0.6}),
+        Figure("latency added, p99", "µs", added[1], {}),
+    ]
 
 
 def payloads(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:

@@ -6,6 +6,8 @@ gives and takes as bytes. Both are clients of one connection that wait for each 
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from statistics import quantiles
 
 import grpc
@@ -17,21 +19,29 @@ from tritonclient.grpc import service_pb2 as pb
 WARM_UP = 50  # calls and messages before each measurement
 
 
-def latencies_s(address: str, size: int, count: int) -> list[float]:
-    """Of ``count`` sequential `echo` calls with ``size`` bytes by tritonclient; every answer is checked."""
+def latencies_s(addresses: Mapping[str, str], size: int, count: int) -> dict[str, list[float]]:
+    """Of ``count`` rounds of `echo` calls with ``size`` bytes by tritonclient, each target once in a round,
+    so that what disturbs one disturbs all. Every answer is checked."""
     values = np.arange(size, dtype=np.uint8)
     given = triton.InferInput("INPUT0", [size], "UINT8")
     given.set_data_from_numpy(values)
     asked = [triton.InferRequestedOutput("OUTPUT0")]
-    found = []
-    with triton.InferenceServerClient(address) as client:
+    names = list(addresses)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        clients = {
+            name: stack.enter_context(triton.InferenceServerClient(address))
+            for name, address in addresses.items()
+        }
         for index in range(WARM_UP + count):
-            began = time.perf_counter()
-            result = client.infer("echo", [given], outputs=asked)
-            if index >= WARM_UP:
-                found.append(time.perf_counter() - began)
-            if not np.array_equal(result.as_numpy("OUTPUT0"), values):
-                raise RuntimeError(f"{address} gave back other bytes than it was given")
+            shift = index % len(names)
+            for name in names[shift:] + names[:shift]:
+                began = time.perf_counter()
+                result = clients[name].infer("echo", [given], outputs=asked)
+                if index >= WARM_UP:
+                    found[name].append(time.perf_counter() - began)
+                if not np.array_equal(result.as_numpy("OUTPUT0"), values):
+                    raise RuntimeError(f"{name} gave back other bytes than it was given")
     return found
 
 
