@@ -243,6 +243,24 @@ def test_a_stream_goes_where_its_sequence_lives_and_never_adds_up_another_wrongl
         assert step(client, here, 5, sequence_end=True) == ("main-1", 17)
 
 
+def test_a_drain_waits_for_open_sequences(fleet: RunningFleet) -> None:
+    fleet.cli("scale", "2", "--wait")
+    with triton.InferenceServerClient(fleet.address) as client:
+        for sequence in range(8_001, 8_050):
+            home, _ = step(client, sequence, 1, sequence_start=True)
+            if home == "main-1":
+                break
+            step(client, sequence, 0, sequence_end=True)
+        fleet.cli("scale", "1")
+        fleet.until(lambda f: f.replicas()["main-1"]["state"] == "draining", "main-1 drains")
+        for total in range(2, 12):  # for longer than a drain without work takes
+            assert step(client, sequence, 1) == ("main-1", total)
+            time.sleep(0.2)
+        assert fleet.replicas()["main-1"]["state"] == "draining"
+        assert step(client, sequence, 1, sequence_end=True) == ("main-1", 12)
+        fleet.until(lambda f: "main-1" not in f.replicas(), "main-1 is gone", timeout=15)
+
+
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
 def test_compressed_calls_pass(fleet: RunningFleet, compression: str) -> None:
     with triton.InferenceServerClient(fleet.address) as client:

@@ -11,6 +11,10 @@ from tritonclient.grpc import service_pb2
 
 SERVICE = "/inference.GRPCInferenceService/"
 TIMEOUT_S = 30.0
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, not another channel's to the address
+]
 Said = tuple[str, str, Any]  # status, message, answer
 
 
@@ -19,7 +23,7 @@ class Conversation:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.client = triton.InferenceServerClient(address)
         self.record: list[Said] = []
 

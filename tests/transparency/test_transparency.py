@@ -9,7 +9,7 @@ import grpc
 import inference_talks  # noqa: F401 # they are had, too
 import numpy as np
 import pytest
-from conversation import Conversation, digits, echo
+from conversation import Conversation, add, digits, echo
 from running_fleet import REPOSITORY
 from talks import TALKS, Talk, talk
 from tritonclient.grpc import service_pb2
@@ -24,6 +24,15 @@ def test_it_says_the_same(talk: Talk, bare: Conversation, fleet: Conversation) -
     talk(fleet)
     assert fleet.record == bare.record
     assert bare.record
+
+
+def test_a_sequence_is_found_by_every_router_worker(fleet_address: str) -> None:
+    """Each step on a connection of its own, so that the system gives some to each worker of the address."""
+    for number in range(3):
+        for step in range(12):
+            with Conversation(fleet_address) as server:
+                answer = server.ask("ModelInfer", add(1, 992_000 + number, start=step == 0, end=step == 11))
+                assert np.frombuffer(answer.raw_output_contents[0], np.int32)[0] == step + 1
 
 
 # ---------------------------------------------------------------- health and metadata

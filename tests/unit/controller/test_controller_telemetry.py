@@ -1,9 +1,12 @@
 """What follows from the workers' reports: in flight, drained, rates. Old news is no news."""
 
+from dataclasses import replace
+
 import pytest
 from controller_parts import report
 
 from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.core.wire import RouterTelemetry
 
 
 def telling(*reports: tuple[float, object]) -> Telemetry:
@@ -27,6 +30,10 @@ def test_unknown_is_not_idle() -> None:
     assert telemetry.in_flight("a.1", [], 10.1) is None, "nobody runs who could say"
 
 
+def with_sequences(told: RouterTelemetry, count: int) -> RouterTelemetry:
+    return replace(told, replicas=tuple(replace(row, sequences=count) for row in told.replicas))
+
+
 @pytest.mark.parametrize(
     ("said", "at", "drained"),
     [
@@ -34,6 +41,7 @@ def test_unknown_is_not_idle() -> None:
         (report(8, {}), 20.5, True),  # it has let go of the replica already
         (report(6, {"a.1": 0}), 20.5, False),  # does not know of the drain
         (report(7, {"a.1": 1}), 20.5, False),
+        (with_sequences(report(7, {"a.1": 0}), 1), 20.5, False),  # open, if idle just now
         (report(7, {"a.1": 0}), 19.5, False),  # said before the drain began
         (report(7, {"a.1": 0}), 26.5, True),
     ],

@@ -6,6 +6,7 @@ Requests, their sizes and times are drawn from fixed seeds, so every number here
 import random
 from collections.abc import Callable
 from functools import cache
+from statistics import mean
 
 import pytest
 from fifo_replicas import (
@@ -33,31 +34,38 @@ SIZES: dict[str, Callable[[int, random.Random], list[float]]] = {
 
 
 @cache
-def jobs(sizes: str, noise: float = 0.2) -> tuple[Job, ...]:
+def jobs(sizes: str, noise: float = 0.2, series: str = "") -> tuple[Job, ...]:
     """Service times follow the sizes up to 20 %, as they do on real devices."""
-    draw = random.Random(f"requests of {sizes} sizes")
+    draw = random.Random(f"requests of {sizes} sizes{series}")
     return tuple(poisson(SIZES[sizes](REQUESTS, draw), REPLICAS, LOAD, draw, noise))
 
 
 @cache
-def optimum(sizes: str) -> float:
-    return percentile(central_queue(jobs(sizes), REPLICAS), 99, WARM_UP)
+def optimum(sizes: str, series: str = "") -> float:
+    return percentile(central_queue(jobs(sizes, series=series), REPLICAS), 99, WARM_UP)
 
 
-def p99(sizes: str, policy: Policy, costs: CostModel | None = None, cap: int | None = None) -> float:
+def p99(
+    sizes: str, policy: Policy, costs: CostModel | None = None, cap: int | None = None, series: str = ""
+) -> float:
     """p99 latency as a multiple of the central queue's."""
-    latencies = simulate(jobs(sizes), [1.0] * REPLICAS, policy, costs, cap)
-    return percentile(latencies, 99, WARM_UP) / optimum(sizes)
+    latencies = simulate(jobs(sizes, series=series), [1.0] * REPLICAS, policy, costs, cap)
+    return percentile(latencies, 99, WARM_UP) / optimum(sizes, series)
+
+
+SERIES = tuple(map(str, range(5)))
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_least_work_with_learned_costs_is_near_the_optimum(sizes: str) -> None:
-    assert p99(sizes, LeastWork(), CostModel()) <= 1.15
+    """On average: of a single series the p99 varies by a tenth, also with true costs."""
+    assert mean(p99(sizes, LeastWork(), CostModel(), series=one) for one in SERIES) <= 1.15
 
 
+@pytest.mark.parametrize("series", SERIES)
 @pytest.mark.parametrize("sizes", SIZES)
-def test_with_late_binding_it_is_nearer(sizes: str) -> None:
-    assert p99(sizes, LeastWork(), CostModel(), cap=2) <= 1.05
+def test_with_late_binding_it_is_nearer(sizes: str, series: str) -> None:
+    assert p99(sizes, LeastWork(), CostModel(), cap=2, series=series) <= 1.05
 
 
 @pytest.mark.parametrize("sizes", SIZES)
