@@ -304,6 +304,19 @@ def test_a_killed_replica_fails_nothing_is_replaced_and_says_why(fleet: RunningF
     assert "SIGKILL" in exited[-1]["reason"]
 
 
+def test_a_replica_that_somebody_stops_fails_nothing(fleet: RunningFleet) -> None:
+    """SIGTERM, not from us: Triton unloads its models first and answers meanwhile that it has none."""
+    fleet.cli("scale", "2", "--wait")
+    before = fleet.pids()
+    with Load(fleet.address, threads=8, pause_s=0.001) as load:
+        load.advance(100)
+        os.kill(before["main-1"], signal.SIGTERM)
+        fleet.until(lambda f: f.pids().get("main-1") not in (None, before["main-1"]), "a new process")
+        fleet.ready(2)
+        load.advance(100)
+    assert load.failures == []
+
+
 def test_a_killed_controller_harms_no_traffic_and_up_adopts_everything(fleet: RunningFleet) -> None:
     fleet.cli("scale", "2", "--wait")
     before, snapshot = fleet.pids(), fleet.snapshot()

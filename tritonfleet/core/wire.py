@@ -331,7 +331,7 @@ class TableReplica:
 
     def has_version(self, model: str, version: str) -> bool:
         known = self.versions.get(model)
-        return known is None or version in known
+        return known is None or not version or version in known
 
 
 @dataclass(frozen=True, slots=True)

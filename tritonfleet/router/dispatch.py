@@ -144,6 +144,8 @@ class Dispatcher(Ends):
         if needs is not None:
             serving = needs.narrowed(serving, self.regions)
         available = [replica for replica in serving if replica.available]
+        wanted = needs or model
+        available = [replica for replica in available if wanted not in replica.declines] or available
         healthy = [replica for replica in available if replica.ejected_until is None]
         expected = sum(not replica.row.draining for replica in serving)
         panics = in_panic(len(healthy), len(available), expected)

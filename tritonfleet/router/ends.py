@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tritonfleet.core.ejection import BAD_STATUSES, Ejection, for_failures
 from tritonfleet.core.retry import RetryBudget
-from tritonfleet.http2.fields import encode
+from tritonfleet.http2.fields import Fields, encode
 from tritonfleet.http2.frames import ErrorCode
 from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc
@@ -24,6 +24,7 @@ from tritonfleet.router.sequences import Sequences
 from tritonfleet.router.work import Work
 
 if TYPE_CHECKING:
+    from tritonfleet.router.needs import Needs
     from tritonfleet.router.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,12 @@ class Ends:
         raise NotImplementedError
 
     def after_leg(self, leg: Leg) -> None:
+        raise NotImplementedError
+
+    def choose_anew(self) -> None:
+        raise NotImplementedError
+
+    def candidates(self, model: str, needs: Needs | None = None) -> list[Replica]:
         raise NotImplementedError
 
     # ------------------------------------------------------------ what is kept for another try
@@ -171,6 +178,35 @@ class Ends:
                 call.connection.send_reset(call, code, after_queue=True)
         self.after_leg(leg)
 
+    def declined(self, call: Call, leg: Leg, fields: Fields) -> bool:
+        """A response without a message. If it says that the replica does not have the model, as one that was
+        told to exit does long before it hangs up, and the table says that another has it, that one is asked:
+        nothing was executed. True if so; the table's next row of the replica says whether it has it again."""
+        model, wanted = call.model or "", call.needs or call.model or ""
+        if not grpc.was_not_executed(fields) or not call.info.names_model or not call.info.repeatable:
+            return False
+        if self.retry == "off" or call.sequence is not None or not self._can_repeat(call, MAX_TRIES):
+            return False
+        leg.replica.declines.add(wanted)
+        self.choose_anew()
+        version = call.needs.version if call.needs else ""
+        if not any(
+            wanted not in other.declines
+            and model in other.row.models
+            and other.row.has_version(model, version)
+            for other in self.candidates(model, call.needs)
+        ):
+            return False
+        leg.finish(grpc.status_of(fields), timed=False)
+        leg.connection.discard_queue(leg)
+        if not leg.send_closed:
+            leg.connection.send_reset(leg, ErrorCode.NO_ERROR)
+        leg.partner = call.partner = None
+        call.refused_by = leg.replica
+        self._repeat(call)
+        self.after_leg(leg)
+        return True
+
     def leg_lost(self, leg: Leg, why: str) -> None:
         """The replica's connection went while the call ran there. It may have been executed: only what may be
         executed twice is sent again (`grpc.RequestInfo.repeatable`), and nothing of a sequence, whose
@@ -189,15 +225,22 @@ class Ends:
         self.after_leg(leg)
 
     def _try_again(self, call: Call, tries: int, *, budgeted: bool = False) -> bool:
-        if call.answered or not call.replayable or call.held is None or call.tries >= tries:
+        if not self._can_repeat(call, tries):
             return False
         if budgeted and not self.budget.take(self.requests_total):
             self.retries_denied_total += 1
             return False
+        self._repeat(call)
+        return True
+
+    @staticmethod
+    def _can_repeat(call: Call, tries: int) -> bool:
+        return not call.answered and call.replayable and call.held is not None and call.tries < tries
+
+    def _repeat(self, call: Call) -> None:
         self.retries_total += 1
         call.delayed = True
         self.dispatch(call)
-        return True
 
     # ------------------------------------------------------------ replicas that answer badly
 

@@ -180,6 +180,22 @@ def status_of(fields: Fields) -> int:
     return status
 
 
+# How Triton words that it has not executed a request: the model, or the whole server, is on its way out.
+NOT_EXECUTED = (b"Request for unknown model: ", b"Server is stopping", b"Server exiting")
+REQUEST_ID = b"[request id: "  # what Triton puts before some messages, with the id and "] "
+
+
+def was_not_executed(fields: Fields) -> bool:
+    """Whether a response without a message says that the replica did not execute the request, for lack of
+    the model there. A model that fails has other statuses."""
+    if status_of(fields) not in (Status.NOT_FOUND, Status.UNAVAILABLE):
+        return False
+    words = fields.get(b"grpc-message") or b""
+    if words.startswith(REQUEST_ID):
+        words = words.partition(b"] ")[2]
+    return words.startswith(NOT_EXECUTED)
+
+
 def _status_items(status: int, message: str) -> tuple[tuple[bytes, bytes], ...]:
     # Percent-encoding as in the gRPC over HTTP/2 specification: everything but printable ASCII, and "%".
     text = quote_from_bytes(message.encode(), safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()

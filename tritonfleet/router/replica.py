@@ -19,6 +19,7 @@ from tritonfleet.router.transport import SocketConnection, flush_all
 
 if TYPE_CHECKING:
     from tritonfleet.router.dispatch import Dispatcher
+    from tritonfleet.router.needs import Needs
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class ReplicaConnection(SocketConnection):
         if call is None:
             return
         if not call.answered:
+            if end_stream and self.dispatcher.declined(call, leg, fields):
+                return
             call.answered = True
             if call.large:
                 self.dispatcher.drop_replay(call)
@@ -138,6 +141,7 @@ class Replica:
         self.failures_in_row = 0
         self.ejections = 0
         self.ejected_until: float | None = None  # by the loop's clock: answers badly, is not chosen
+        self.declines: set[str | Needs] = set()  # models it says it has not, though its row lists them
         self.retired = False  # no longer in the table: goes away when its last call ends
         self._slots = [asyncio.create_task(self._keep_connected()) for _ in range(connections)]
 
@@ -187,6 +191,7 @@ class Replica:
     def update(self, row: TableReplica) -> None:
         """A newer row of the table."""
         self.row = row
+        self.declines.clear()
         self.settle_pace()
         for model, stats in self.stats.items():
             stats.slots = row.slots.get(model, 0)

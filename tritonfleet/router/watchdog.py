@@ -31,6 +31,9 @@ def look(dispatcher: Dispatcher, now: float) -> None:
     for replica in dispatcher.replicas.values():
         replica.paces.relax(INTERVAL_S)
         replica.settle_pace()
+        if replica.declines:  # it may have the model again, or have it declined for one version of it
+            replica.declines.clear()
+            dispatcher.choose_anew()
         if replica.ejected_until is not None and now >= replica.ejected_until:
             _take_back(dispatcher, replica)
         elif replica.ejected_until is None and replica.in_flight:

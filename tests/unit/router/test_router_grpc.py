@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from tritonfleet.http2.fields import Fields, FieldsDecoder
-from tritonfleet.router.grpc import Status, peek_model, request_info, status_of, trailers, trailers_only
+from tritonfleet.router.grpc import (
+    Status,
+    peek_model,
+    request_info,
+    status_of,
+    trailers,
+    trailers_only,
+    was_not_executed,
+)
 
 
 def message(body: bytes, flag: int = 0) -> bytes:
@@ -111,6 +119,28 @@ def test_what_is_not_grpc_is_refused_in_http(fields: Fields, status: bytes) -> N
 )
 def test_the_status_of_a_response(fields: Fields, status: int) -> None:
     assert status_of(fields) == status
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "expected"),
+    [
+        ("5", "Request for unknown model: 'echo' has no available versions", True),
+        ("14", "Request for unknown model: 'echo' version 1 is not at ready state", True),
+        ("14", "[request id: <id_unknown>] Server is stopping, scheduler for model has stopped", True),
+        ("14", "[request id: 7] Exceeds maximum queue size", False),
+        ("14", "Server exiting", True),
+        ("13", "Request for unknown model: 'part of a model'", False),
+        ("3", "Server is stopping", False),
+        ("14", "", False),
+    ],
+)
+def test_a_replica_on_its_way_out_says_that_it_executed_nothing(
+    status: str, words: str, expected: bool
+) -> None:
+    fields = Fields(
+        ((b":status", b"200"), (b"grpc-status", status.encode()), (b"grpc-message", words.encode()))
+    )
+    assert was_not_executed(fields) is expected
 
 
 def test_messages_are_percent_encoded_as_grpc_asks() -> None:
