@@ -141,7 +141,12 @@ def _calls(state: MetricsState) -> Iterator[Metric]:
         if replica in alive:
             queue.add_metric((model, replica), times.requests, times.queue_s)
             compute.add_metric((model, replica), times.requests, times.compute_s)
-    yield from (finished, duration, accepted, refused, retries, denied)
+    wait = HistogramMetricFamily(
+        PREFIX + "request_wait_seconds", "Requests that waited in a router for a replica.", labels=("model",)
+    )
+    for model, waited in sorted(traffic.waits.items()):
+        wait.add_metric((model,), buckets(waited), waited.sum_s)
+    yield from (finished, duration, wait, accepted, refused, retries, denied)
     yield from (ejections, panics, slow_starts, queue, compute)
 
 

@@ -47,6 +47,7 @@ class Traffic:
     retries: int = 0
     retries_denied: int = 0
     panics: int = 0
+    waits: dict[str, Histogram] = field(default_factory=dict)  # by model
     _reports: dict[int, RouterTelemetry] = field(default_factory=dict)
     _readings: dict[tuple[str, str, str], ModelCounters] = field(default_factory=dict)
 
@@ -60,6 +61,9 @@ class Traffic:
         self.retries += report.retries_total - (before.retries_total if before else 0)
         self.retries_denied += report.retries_denied_total - (before.retries_denied_total if before else 0)
         self.panics += report.panics_total - (before.panics_total if before else 0)
+        for model, (counts, sum_s) in report.waits.items():
+            counted, counted_s = before.waits.get(model, ({}, 0.0)) if before else ({}, 0.0)
+            self.waits.setdefault(model, Histogram()).merge([_new(counted, counted_s, counts, sum_s)])
         refused = _refused(before) if before else {}
         for status, count in _refused(report).items():
             self.refused[status] = self.refused.get(status, 0) + count - refused.get(status, 0)
@@ -82,10 +86,8 @@ class Traffic:
             totals.codes[code] = totals.codes.get(code, 0) + grown
         if before is not None and before.latency == after.latency:
             return
-        known: Mapping[str, int] = before.latency if before else {}
-        counts = {bucket: _grown(known.get(bucket, 0), count) for bucket, count in after.latency.items()}
-        grown_s = after.latency_sum_s - (before.latency_sum_s if before else 0.0)
-        totals.latency.merge([Histogram.from_sparse(counts, max(0.0, grown_s))])
+        known, known_s = (before.latency, before.latency_sum_s) if before else ({}, 0.0)
+        totals.latency.merge([_new(known, known_s, after.latency, after.latency_sum_s)])
 
     def count(self, instance: str, reading: Iterable[ModelCounters]) -> None:
         """A replica's statistics; those of one instance in their order."""
@@ -111,6 +113,12 @@ class Traffic:
 def replica_of(instance: str) -> str:
     """``main-0.3`` → ``main-0``."""
     return instance.rpartition(".")[0]
+
+
+def _new(known: Mapping[str, int], known_s: float, counts: Mapping[str, int], sum_s: float) -> Histogram:
+    """What was recorded since an earlier report."""
+    grown = {bucket: _grown(known.get(bucket, 0), count) for bucket, count in counts.items()}
+    return Histogram.from_sparse(grown, max(0.0, sum_s - known_s))
 
 
 def _refused(report: RouterTelemetry) -> dict[str, int]:

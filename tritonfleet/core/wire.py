@@ -417,6 +417,8 @@ class RouterTelemetry:
     waiting_by_model: dict[str, int] = field(default_factory=dict)  # those of them in a model's queue
     refused_by_status: dict[str, int] = field(default_factory=dict)  # of refused_total, by gRPC status
     retries_denied_total: int = 0  # calls that were not sent again for want of budget
+    waits: dict[str, tuple[dict[str, int], float]] = field(default_factory=dict)
+    """By model, how long those waited that had to: as `CallTelemetry.latency`, and the sum in seconds."""
     panics_total: int = 0  # times that ejected replicas were used since too few others were left
 
 

@@ -229,12 +229,15 @@ class Dispatcher(Ends):
             if connection is None:
                 raise AssertionError("a replica with room has a connection with room")
         block = call.fields.block
-        if call.delayed and call.deadline is not None:
-            left = call.deadline - self.loop.time()
-            if left <= 0:
-                self.refuse(call, Status.DEADLINE_EXCEEDED, "the deadline passed before a replica had room")
-                return
-            block = grpc.with_timeout(call.fields, left)
+        if call.delayed:
+            now = self.loop.time()
+            if call.deadline is not None:
+                if call.deadline <= now:
+                    text = "the deadline passed before a replica had room"
+                    self.refuse(call, Status.DEADLINE_EXCEEDED, text)
+                    return
+                block = grpc.with_timeout(call.fields, call.deadline - now)
+            self.work.has_waited(call, now)
         stream_id = connection.open_stream_id()
         leg = Leg(connection, stream_id, replica, stats)
         leg.size, leg.cost_s = size, cost_s

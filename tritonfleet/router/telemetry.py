@@ -27,6 +27,11 @@ def telemetry(dispatcher: Dispatcher, *, worker: int, pid: int, started_at: floa
         },
         refused_by_status={str(code): count for code, count in dispatcher.refused_by_status.items()},
         retries_denied_total=dispatcher.retries_denied_total,
+        waits={
+            name: (work.waits.sparse(), work.waits.sum_s)
+            for name, work in dispatcher.work.models.items()
+            if work.waits.count
+        },
         panics_total=dispatcher.panics_total,
     )
 

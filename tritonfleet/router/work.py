@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from tritonfleet.core.cost import CostModel
+from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.queue import WaitingQueue, refusal
 from tritonfleet.core.wire import RouterSettings
 from tritonfleet.router import peek
@@ -31,11 +32,12 @@ class ModelWork:
     """One model's cost and queues: one for requests that any of its replicas can serve, and one for each kind
     of those that only some can (`needs.Needs`), so that nobody waits behind one that waits for less."""
 
-    __slots__ = ("cost", "queues")
+    __slots__ = ("cost", "queues", "waits")
 
     def __init__(self, prior_s: float = PRIOR_S) -> None:
         self.cost = CostModel(prior_s)
         self.queues: dict[Needs | None, WaitingQueue[Call]] = {}
+        self.waits = Histogram()  # of those that waited and were sent on
 
     @property
     def waiting(self) -> int:
@@ -175,6 +177,11 @@ class Work:
         call.waiting = False
         if call.needs is not None and not work.queues[call.needs]:
             del work.queues[call.needs]  # versions come from clients: do not let them fill memory
+
+    def has_waited(self, call: Call, now: float) -> None:
+        """It is sent to its first replica now."""
+        if call.queued_at is not None and call.tries == 0:
+            self.of(call.model or "").waits.record(now - call.queued_at)
 
     def waiting_for(self, model: str) -> int:
         found = self.models.get(model)

@@ -92,7 +92,7 @@ async def test_a_scrape_tells_what_routers_did_about_trouble(tmp_path: Path) -> 
         fleet.take_telemetry(
             replace(
                 base, refused_total=7, refused_by_status={"8": 5, "4": 2}, retries_denied_total=6,
-                panics_total=9, replicas=(row,),
+                panics_total=9, replicas=(row,), waits={"echo": (base.calls[0].latency, 0.1)},
             )
         )  # fmt: skip
         found = await scrape(server)
@@ -100,6 +100,9 @@ async def test_a_scrape_tells_what_routers_did_about_trouble(tmp_path: Path) -> 
     assert refused == {("RESOURCE_EXHAUSTED",): 5, ("DEADLINE_EXCEEDED",): 2}
     assert values(found["tritonfleet_retries_denied"]) == {(): 6}
     assert values(found["tritonfleet_panics"]) == {(): 9}
+    waits = {sample.name: sample.value for sample in found["tritonfleet_request_wait_seconds"].samples}
+    assert waits["tritonfleet_request_wait_seconds_count"] == 1
+    assert waits["tritonfleet_request_wait_seconds_sum"] == pytest.approx(0.1)
     for name, value in (("slow_starts", 3), ("ejections", 4), ("replica_pace", 2.0)):
         assert values(found[f"tritonfleet_{name}"], "replica") == {("main-0",): value}
 

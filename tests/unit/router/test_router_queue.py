@@ -57,6 +57,8 @@ async def test_what_has_no_slot_waits_and_goes_to_whoever_is_free_first() -> Non
             second.finish(index)
         first.finish(0)
         assert Counter([(await client.finished(stream))[0] for stream in streams]) == {0: 5}
+        counts, seconds = telemetry(router.dispatcher, worker=0, pid=1, started_at=0).waits["model"]
+        assert (sum(counts.values()), seconds > 0) == (3, True)
         assert [tag_of(r) for r in second.requests] == sorted(tag_of(r) for r in second.requests)
         assert len(first.requests) == 1
 
