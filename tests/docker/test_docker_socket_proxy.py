@@ -47,13 +47,7 @@ def test_a_fleet_needs_no_more_than_it_lets_through(
 ) -> None:
     fleet = docker_fleet(replicas={"min": 1, "max": 2}, restart={"backoff": "100ms"})
     fleet.environ["DOCKER_HOST"] = proxy
-    fleet.cli("up", "-d", "--wait")
-    docker_daemon.ask(lambda client: client.kill(f"{fleet.name}-main-0.1"))  # heard of by its events
-    fleet.until(lambda f: list(f.containers()) == ["main-0.2"], "a new container in place of the old one")
-    fleet.ready(1)
-    assert "Started GRPCInferenceService" in fleet.cli("logs", "main-0").stdout
-    fleet.cli("down", "-y")
-    assert fleet.containers() == {}
+    fleet.live()
 
 
 @pytest.mark.parametrize(

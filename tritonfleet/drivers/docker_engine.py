@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 import docker
 import requests
 import urllib3
-from docker import errors
+from docker import errors, utils
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 
 from tritonfleet.drivers.base import DriverError
+from tritonfleet.drivers.docker_ssh import SshRelay
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CALL_TIMEOUT_S = 60.0
@@ -75,6 +77,7 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self._client: Client = None
+        self._relay: SshRelay | None = None
         self._connecting = threading.Lock()
 
     @property
@@ -87,11 +90,10 @@ class DockerEngine:
         self._knock()
         with self._connecting:
             if self._client is None:
-                self._client = docker.DockerClient.from_env(
-                    environment=self._environ,
-                    timeout=self._timeout_s,
-                    use_ssh_client=True,
-                ).api
+                if self.host.startswith("ssh://") and self._relay is None:
+                    self._relay = SshRelay(self.host)
+                    self._environ["DOCKER_HOST"] = self._relay.host
+                self._client = _client(self._environ, self._timeout_s)
             return self._client
 
     def _knock(self) -> None:
@@ -132,6 +134,26 @@ class DockerEngine:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+            if self._relay is not None:
+                self._relay.close()
+                self._relay = None
+
+
+def _client(environ: Mapping[str, str], timeout_s: float) -> Client:
+    """A client that speaks the daemon's version of the API."""
+
+    def of(version: str) -> Client:
+        client = docker.APIClient(version=version, timeout=timeout_s, **utils.kwargs_from_env(environ))
+        # Else REQUESTS_CA_BUNDLE would be believed in place of the authority in DOCKER_CERT_PATH, and a
+        # daemon in the same network be looked for through HTTP_PROXY.
+        client.trust_env = False
+        return client
+
+    first = of(DEFAULT_DOCKER_API_VERSION)  # one that is to find the version itself asks while it is made
+    try:
+        return of(first.version(api_version=False)["ApiVersion"])
+    finally:
+        first.close()
 
 
 class Stream:
@@ -228,9 +250,8 @@ def explained(error: Exception, what: str, host: str) -> DriverError:
         return DriverError(
             f"{text}{error}", transient=False
         )  # a host that cannot be understood, certificates
-    return DaemonUnreachableError(
-        f"{text}the Docker daemon at {host}: {causes[-1]}", remedy="try `docker version`"
-    )
+    try_it = f"try `docker -H {host} version`"
+    return DaemonUnreachableError(f"{text}the Docker daemon at {host}: {causes[-1]}", remedy=try_it)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

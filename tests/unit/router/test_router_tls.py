@@ -10,26 +10,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from certificates import certificate
 from router_parts import ScriptedReplica, router_of
 
 from tritonfleet.router.__main__ import listening_socket
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for localhost that signs itself, and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-days", "2"),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}"),
-            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
 
 
 async def echo(port: int, root: Path, client: tuple[Path, Path] | None = None) -> bytes:
