@@ -146,12 +146,14 @@ def test_controller_and_router_as_containers(stack: Stack) -> None:
 
 
 def test_the_stack_for_gpus_is_valid(stack: Stack) -> None:
+    files = ("docker-compose.yaml", "docker-compose.proxy.yaml", "docker-compose.gpu-metrics.yaml")
     done = subprocess.run(
-        [*stack.tool, "-f", str(COMPOSE / "docker-compose.yaml"), "config"],
+        [*stack.tool, *(word for name in files for word in ("-f", str(COMPOSE / name))), "config"],
         env=stack.environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tritonserver:" in done.stdout
+    assert "/dev/null:/var/run/docker.sock" in done.stdout  # the proxy's in place of the daemon's
 
 
 def test_an_exported_fleet_serves_without_a_controller(

@@ -222,6 +222,9 @@ def _devices(state: MetricsState) -> Iterator[Metric]:
     used = _gauge("device_memory_used_bytes", "Memory in use, by whomever.", "device")
     total = _gauge("device_memory_bytes", "Memory in all.", "device")
     aside = _gauge("device_set_aside", "1: no replica is placed there.", "device")
+    heat = _gauge("device_temperature_celsius", "Temperature of the GPU.", "device")
+    power = _gauge("device_power_watts", "Power that the GPU draws.", "device")
+    errors = _counter("device_ecc_errors", "Uncorrected memory errors since the driver was loaded.", "device")
     for device in state.snapshot.devices:
         aside.add_metric((device.id,), 1 if device.set_aside else 0)
         reading = device.reading
@@ -231,10 +234,13 @@ def _devices(state: MetricsState) -> Iterator[Metric]:
             (busy, reading.utilization),
             (used, reading.memory_used_bytes),
             (total, reading.memory_bytes),
+            (heat, reading.temperature_c),
+            (power, reading.power_w),
+            (errors, reading.ecc_errors),
         ):
             if value is not None:
                 family.add_metric((device.id,), value)
-    yield from (busy, used, total, aside)
+    yield from (busy, used, total, aside, heat, power, errors)
 
 
 _SUFFIXES = {

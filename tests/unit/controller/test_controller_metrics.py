@@ -18,7 +18,7 @@ from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.metrics import families, sample_names
 from tritonfleet.controller.metrics_server import MetricsAddressError, MetricsServer, listening, state_of
 from tritonfleet.core.histogram import Histogram
-from tritonfleet.core.model import ReplicaState
+from tritonfleet.core.model import DeviceReading, ReplicaState
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -136,6 +136,25 @@ async def test_replicas_that_do_not_answer_are_counted(tmp_path: Path) -> None:
         found = await scrape(server)
     silent = values(found["tritonfleet_replica_scrapes_unanswered"], "replica")
     assert silent == {("main-0",): 1, ("main-1",): 1}
+
+
+async def test_what_nvml_says_of_devices_is_exported(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, PaperDriver(slots=2))
+    fleet.desk.readings = {
+        "cpu0": DeviceReading(0.0, 80 << 30, 20 << 30, 0.5, 61.0, 250.0, 3),
+        "cpu1": DeviceReading(0.0, memory_bytes=10 << 30, trouble=""),  # a slice says less
+    }
+    found = {family.name: family for family in families(state_of(fleet, {}))}
+    assert {
+        name: values(found[f"tritonfleet_device_{name}"], "device")
+        for name in ("temperature_celsius", "power_watts", "ecc_errors", "memory_bytes")
+    } == {
+        "temperature_celsius": {("cpu0",): 61.0},
+        "power_watts": {("cpu0",): 250.0},
+        "ecc_errors": {("cpu0",): 3},
+        "memory_bytes": {("cpu0",): 80 << 30, ("cpu1",): 10 << 30},
+    }
+    await fleet.close()
 
 
 def test_a_taken_address_is_named_with_its_key_and_a_remedy() -> None:
