@@ -65,6 +65,20 @@ def test_two_gpus_for_each_replica_and_for_its_replacement(
     assert given(fleet.containers()["main-1.2"]) == GPUS[2:]
 
 
+def test_a_fleet_on_mig_slices(docker_fleet: Callable[..., DockerFleet]) -> None:
+    fleet = docker_fleet(
+        devices=[GPUS[0], *SLICES], triton=NO_LIMITS, restart={"backoff": "100ms"},
+        replicas={"min": 1, "initial": 2, "max": 3},
+    )  # fmt: skip
+    fleet.cli("up", "-d", "--wait")
+    before = {name: given(one) for name, one in fleet.containers().items()}
+    assert before == {"main-0.1": [GPUS[0]], "main-1.1": [SLICES[0]]}
+    docker_daemon.ask(lambda client: client.kill(f"{fleet.name}-main-1.1"))
+    fleet.until(lambda f: "main-1.2" in f.containers(), "a new container")
+    fleet.ready(2)
+    assert given(fleet.containers()["main-1.2"]) == [SLICES[0]]
+
+
 @pytest.fixture
 async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Starts one container on the given devices and returns its inspection."""
