@@ -7,7 +7,7 @@ from tritonfleet.config import ConfigError, FleetSpec, load_fleet, pool_hash
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
-from tritonfleet.core.placement import lacking
+from tritonfleet.core.placement import lacking, occupancy
 from tritonfleet.core.rollout import UndoRequest
 from tritonfleet.core.wire import (
     Accepted,
@@ -83,7 +83,10 @@ def _check_sizes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> None:
         {name: pool.replicas.devices_per_replica for name, pool in spec.pools.items()},
     )
     if short:
-        raise RefusedError("invalid", short, "add devices, raise per_device, or scale another pool down")
+        taken = {device.id: list(device.replicas) for device in fleet.desk.infos(fleet.replicas())}
+        table = occupancy(fleet.devices, taken, fleet.desk.free())
+        hint = "add devices, raise per_device, or scale another pool down"
+        raise RefusedError("invalid", f"{short}\n{table}", hint)
 
 
 def apply(fleet: Fleet, request: ApplyRequest) -> Accepted:

@@ -113,3 +113,18 @@ def lacking(
     }
     wanted = ", ".join(f"{pool} {size} ({each[pool]})" for pool, size in sizes.items())
     return f"{wanted} need {needed:g} devices; there are {len(devices)}: {', '.join(d.id for d in devices)}"
+
+
+def occupancy(
+    devices: Sequence[Device], there: Mapping[str, Sequence[str]], free: Mapping[str, int] | None = None
+) -> str:
+    """A table: who is on each device, and how much memory is free on those that say so. ``there``: device id
+    → names; ``free``: device id → bytes."""
+    known = free or {}
+    wide = max((len(device.id) for device in devices), default=0)
+    lines = []
+    for device in devices:
+        who = ", ".join(there.get(device.id, ())) or "free"
+        memory = f"  {known[device.id] / 2**30:.1f} GiB free" if device.id in known else ""
+        lines.append(f"  {device.id:<{wide}}  {who}{memory}")
+    return "\n".join(lines)

@@ -206,6 +206,7 @@ async def test_scale_pins_a_size(api: Running) -> None:
     [
         ({"main": 7}, 422, "main cannot be scaled to 7: its bounds are 0..6", "change pools.main.replicas"),
         ({"main": 5}, 422, "main 5 (at 1 per device) need 5 devices; there are 4", "add devices"),
+        ({"main": 5}, 422, "\n  cpu1  main-1\n  cpu2  free\n", "add devices"),
         ({"mian": 1}, 404, "there is no pool 'mian'", "pools: main"),
     ],
 )

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonfleet.core.model import Device, DeviceKind
-from tritonfleet.core.placement import DeviceView, lacking, place
+from tritonfleet.core.placement import DeviceView, lacking, occupancy, place
 
 
 def devices(count: int) -> tuple[Device, ...]:
@@ -132,3 +132,13 @@ def test_nothing_goes_where_a_device_is_set_aside_and_the_reason_says_so() -> No
     assert found.reason == "no free device: all 1 are taken (1 per device); set aside: cpu0"
     assert place(devices(1), {}, 1, view=view).reason == "there is no device; set aside: cpu0"
     assert place(devices(2), {}, 1, 2, view=view).reason.endswith("there are 1; set aside: cpu0")
+
+
+def test_the_table_of_what_is_free() -> None:
+    gpus = [Device("GPU-long", DeviceKind.GPU), Device("GPU-b", DeviceKind.GPU), *devices(1)]
+    there, free = {"GPU-long": ("a-0", "b-1")}, {"GPU-long": 3 << 29, "GPU-b": 80 << 30}
+    assert occupancy(gpus, there, free).splitlines() == [
+        "  GPU-long  a-0, b-1  1.5 GiB free",
+        "  GPU-b     free  80.0 GiB free",
+        "  cpu0      free",
+    ]
