@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,11 @@ def test_an_ssh_that_fails_is_told_and_leaves_nothing(ssh: Path) -> None:
     assert not folder.exists()
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The address, and the folder of the client's certificates (DOCKER_CERT_PATH)."""
@@ -85,12 +91,15 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     (folder / "cert.key").rename(folder / "key.pem")
     server, key = certificate(folder, "ca")
     (folder / "server-both.pem").write_text(server.read_text() + key.read_text())
-    socket = (os.environ.get("DOCKER_HOST") or DEFAULT_HOST).removeprefix("unix://")
-    (folder / "proxy.cfg").write_text(TLS_PROXY.format(port=port, folder=folder, socket=socket))
+    daemon = (os.environ.get("DOCKER_HOST") or DEFAULT_HOST).removeprefix("unix://")
+    (folder / "proxy.cfg").write_text(TLS_PROXY.format(port=port, folder=folder, socket=daemon))
     with subprocess.Popen(["haproxy", "-f", folder / "proxy.cfg"], stderr=subprocess.DEVNULL) as process:
         try:
-            time.sleep(0.2)
-            assert process.poll() is None
+            deadline = time.monotonic() + 20
+            while not listens(port):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
             yield f"tcp://127.0.0.1:{port}", folder
         finally:
             process.kill()

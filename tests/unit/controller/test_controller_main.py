@@ -144,6 +144,43 @@ def test_a_killed_controller_is_followed_by_one_that_adopts(life: Life) -> None:
     assert kinds.count("router.started") == kinds.count("router.adopted") == 1
 
 
+def test_a_router_that_somebody_else_runs_joins_and_is_never_started_or_ended(life: Life) -> None:
+    spec = json.loads(life.file.read_text())
+    spec["router"]["external"] = True
+    life.file.write_text(json.dumps(spec))
+    controller = life.start()
+
+    def joined(router: "subprocess.Popen[str]") -> bool:
+        try:
+            return life.worker() == router.pid
+        except OSError:  # the controller does not listen yet
+            return False
+
+    def run(nth: int) -> "subprocess.Popen[str]":
+        program = [sys.executable, "-m", "tritonfleet.cli.main", "-f", str(life.file), "router"]
+        router = subprocess.Popen(program, env=life.environ, stderr=subprocess.PIPE, text=True)
+        life.started.append(router)
+        until(lambda: joined(router), "it is known")
+        until(lambda: life.paths.journal.read_text().count('"router.joined"') == nth, "it is told")
+        return router
+
+    first = run(1)
+    first.kill()
+    life.ended(first)
+    second = run(2)
+    (worker,) = life.ask("GET", "/snapshot")["router"]["workers"]
+    assert (worker["running"], worker["restarts"]) == (True, 1)
+    controller.send_signal(signal.SIGTERM)
+    life.ended(controller)
+    controller = life.start()
+    until(lambda: joined(second), "it is back")
+    life.ask("POST", "/down", {})
+    assert life.ended(controller)[0] == 0
+    assert life.processes() == [second.pid]
+    second.send_signal(signal.SIGTERM)
+    assert life.ended(second)[0] == 0
+
+
 def test_two_controllers_never_run_one_fleet(life: Life) -> None:
     first = life.up()
     code, said = life.ended(life.start())
