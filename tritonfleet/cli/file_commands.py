@@ -130,13 +130,13 @@ def simulate(
 
 
 def plan(context: typer.Context) -> None:
-    """What `up` would change.
+    """What `up` would change, and on which devices new replicas would go.
 
     Exit code 0: nothing; 5: something.
     """
-    from tritonfleet.cli import up
+    from tritonfleet.cli import preview
 
-    up.preview(settings_of(context))
+    preview.preview(settings_of(context))
 
 
 def register(app: typer.Typer) -> None:

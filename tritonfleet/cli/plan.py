@@ -6,7 +6,7 @@ Only a preview, for `--dry-run` and for asking before ready replicas go: the con
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonfleet.core.wire import FleetSnapshot, ReplicaState
+from tritonfleet.core.wire import FleetSnapshot, PoolSnapshot, ReplicaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class PoolWish:
     initial: int
     config_hash: str
     size: int | None = None
+    per_device: int = 1
+    per_replica: int = 1  # devices of one replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None) -> Plan:
             size = _size(wish, None)
             changes.append(f"start pool {wish.name} with {_count(size)}, configuration {wish.config_hash}")
             continue
-        size = _size(wish, pool.desired if pool.pinned or pool.autoscaled else None)
+        size = wished_size(wish, pool)
         here = ready.get(wish.name, [])
         if size != pool.desired:
             changes.append(f"scale pool {wish.name} from {pool.desired} to {size}")
@@ -72,6 +74,12 @@ def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None) -> Plan:
         changes.append(f"remove pool {name} with {_count(len(ready.get(name, [])))} ready")
         removed += ready.get(name, [])
     return Plan(tuple(changes), tuple(removed), tuple(replaced))
+
+
+def wished_size(wish: PoolWish, running: PoolSnapshot | None) -> int:
+    """The size a pool would have; ``running`` is what it is now."""
+    kept = running is not None and (running.pinned or running.autoscaled)
+    return _size(wish, running.desired if running is not None and kept else None)
 
 
 def _size(wish: PoolWish, pinned: int | None) -> int:

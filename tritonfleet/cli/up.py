@@ -4,10 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 import typer
-from rich.text import Text
 
 from tritonfleet.cli import fleet, render
 from tritonfleet.cli.client import ControlClient, UnreachableError
@@ -15,15 +13,13 @@ from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.launch import start_controller
 from tritonfleet.cli.logfiles import last_lines, what_went_wrong
 from tritonfleet.cli.names import parse_sizes
-from tritonfleet.cli.plan import Plan, PoolWish, plan
+from tritonfleet.cli.plan import Plan, plan
+from tritonfleet.cli.preview import show_plan, wishes
 from tritonfleet.cli.terminal import Progress, Settings, say, say_error, say_verbose, show
 from tritonfleet.cli.waiting import settled
 from tritonfleet.core.rollout import Revision, last_asked
 from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica
 from tritonfleet.drivers.spawn import ProcessIdentity, alive, identify
-
-if TYPE_CHECKING:
-    from tritonfleet.config import FleetSpec
 
 POLL_S = 0.2
 GONE_TIMEOUT_S = 600.0  # how long `down` waits beyond the drain and exit timeouts it asked for
@@ -57,15 +53,15 @@ def up(
             snapshot: FleetSnapshot | None = client.snapshot()
         except UnreachableError:
             snapshot = None
-        wish = plan(wishes(spec, sizes), snapshot)
+        wished = wishes(spec, sizes)
         if dry_run:
-            show(Text("\n".join(wish.changes) or f"fleet {spec.name} already is as {file.name} says"))
+            show_plan(settings, spec, wished, snapshot, nothing=f"{file.name} says")
             return
         if snapshot is None:
             say(settings, f"starting fleet {spec.name} from {file.name}")
             start_controller(target, file, sizes)
         else:
-            _apply(client, settings, file, sizes, wish, yes=yes)
+            _apply(client, settings, file, sizes, plan(wished, snapshot), yes=yes)
         if detach and not wait:
             say(
                 settings,
@@ -76,36 +72,6 @@ def up(
             say(settings, _ready_message(ready))
         else:
             _attached(client, target, settings, timeout_s)
-
-
-def preview(settings: Settings) -> None:
-    """What `up` would change, on stdout; exit code 5 when there is something, for scripts."""
-    spec = fleet.load(settings)
-    with fleet.Target.of(spec).client() as client:
-        try:
-            snapshot: FleetSnapshot | None = client.snapshot()
-        except UnreachableError:
-            snapshot = None
-    found = plan(wishes(spec, {}), snapshot)
-    show(Text("\n".join(found.changes) or f"fleet {spec.name} already is as its file says"))
-    if found.changes:
-        raise typer.Exit(ExitCode.CHANGES)
-
-
-def wishes(spec: "FleetSpec", sizes: Mapping[str, int]) -> list[PoolWish]:
-    from tritonfleet.config import pool_hash
-
-    return [
-        PoolWish(
-            name,
-            pool.replicas.min,
-            pool.replicas.max,
-            pool.replicas.first_size,
-            pool_hash(spec, name),
-            sizes.get(name),
-        )
-        for name, pool in spec.pools.items()
-    ]
 
 
 def _apply(
