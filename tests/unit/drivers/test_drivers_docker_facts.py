@@ -1,0 +1,65 @@
+"""What a daemon says of itself, asked by the real SDK of a scripted daemon on a real socket."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from tritonfleet.drivers import docker_facts
+
+ANSWERS = {
+    "/version": {"Version": "27.1.2", "ApiVersion": "1.46", "MinAPIVersion": "1.24"},
+    "/info": {"Runtimes": {"runc": {}, "nvidia": {}}},
+    "/images/triton:1/json": {"Id": "sha256:1"},
+    "/images/json": [{"RepoTags": ["triton:1", "redis:8"]}, {"RepoTags": None}],
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        found = next((value for end, value in ANSWERS.items() if path.endswith(end)), None)
+        body = json.dumps({"message": f"no such thing: {path}"} if found is None else found).encode()
+        self.send_response(404 if found is None else 200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[str]:
+    path = tmp_path / "docker.sock"
+    with socketserver.UnixStreamServer(str(path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_version_runtimes_and_images(daemon: str) -> None:
+    found = docker_facts.ask(("triton:1", "triton:2"), daemon, {})
+    assert (found.error, found.version, found.runtimes) == ("", "27.1.2", ("nvidia", "runc"))
+    assert found.images == {"triton:1": True, "triton:2": False}
+    assert docker_facts.images(daemon, {}) == ("triton:1", "redis:8")
+
+
+def test_no_daemon_says_how_to_have_one(tmp_path: Path) -> None:
+    host = f"unix://{tmp_path}/none.sock"
+    found = docker_facts.ask(("triton:1",), host, {})
+    assert f"no Docker daemon at {host}" in found.error
+    assert "systemctl start docker" in found.remedy
+    assert docker_facts.images(host, {}) == ()
