@@ -130,7 +130,7 @@ def simulate(
 
 
 def plan(context: typer.Context) -> None:
-    """What `up` would change, and on which devices new replicas would go.
+    """What `up` would change, and where new replicas would go.
 
     Exit code 0: nothing; 5: something.
     """

@@ -16,7 +16,7 @@ app = typer.Typer(
     cls=QuickGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="What is loaded on which replica; load and unload on all of them.",
+    help="What is loaded where; load and unload on all replicas.",
 )
 
 

@@ -16,6 +16,7 @@ from tritonfleet.cli.plan import Plan, PoolWish, plan
 from tritonfleet.cli.render import short_names
 from tritonfleet.cli.terminal import Output, Settings, show, show_data, show_line, width
 from tritonfleet.core.model import Device
+from tritonfleet.core.placement import DeviceView
 from tritonfleet.core.wire import FleetSnapshot
 
 if TYPE_CHECKING:
@@ -81,16 +82,18 @@ def _text(found: Plan, placed: Sequence[Placed], nothing: str) -> Text:
     return Text("\n\n").join(parts)
 
 
-def _devices(
-    spec: "FleetSpec", snapshot: FleetSnapshot | None
-) -> tuple[tuple[Device, ...], Mapping[str, int]]:
-    """The devices and their free bytes: the running controller's, else what this host shows.
+def _devices(spec: "FleetSpec", snapshot: FleetSnapshot | None) -> tuple[tuple[Device, ...], DeviceView]:
+    """The devices and what is known of them: the running controller's, else what this host shows.
 
     Raises CliError for devices that are not there."""
+    failures: dict[str, int] = {}
+    aside: tuple[str, ...] = ()
     if snapshot is not None:
         infos = snapshot.devices
         devices = tuple(Device(one.id, one.kind, one.name, one.memory_bytes) for one in infos)
         readings = {one.id: one.reading for one in infos if one.reading is not None}
+        failures = {one.id: one.failures for one in infos}
+        aside = tuple(one.id for one in infos if one.set_aside)
     else:
         from tritonfleet.drivers.base import DriverError
         from tritonfleet.drivers.device_readings import NvmlReader
@@ -104,7 +107,8 @@ def _devices(
         readings = reader.read(devices, time())
         reader.close()
     known = {name: reading.free_bytes for name, reading in readings.items()}
-    return devices, {name: free for name, free in known.items() if free is not None}
+    free = {name: size for name, size in known.items() if size is not None}
+    return devices, DeviceView(free, failures, aside)
 
 
 def wishes(spec: "FleetSpec", sizes: Mapping[str, int]) -> list[PoolWish]:

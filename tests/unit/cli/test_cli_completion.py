@@ -55,6 +55,7 @@ def test_replicas_by_name(tmp_path: Path, control: ControlServer, shell: str) ->
         ("tritonfleet dr", {"drain"}, {"down"}),
         ("tritonfleet scale ", {"main=", "image="}, {"main-0"}),
         ("tritonfleet logs ", {"router", "controller", "main", "main-0"}, set()),
+        ("tritonfleet drain dev", {"device/cpu0"}, {"main-0"}),
         ("tritonfleet describe dev", {"device/cpu0"}, {"main"}),
         ("tritonfleet drain dev", {"device/cpu0"}, {"main"}),
         ("tritonfleet autoscale status i", {"image"}, {"main"}),

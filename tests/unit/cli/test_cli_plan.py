@@ -12,6 +12,7 @@ from fleet_samples import HASH, NEW_HASH, NOW, pool, replica, snapshot
 from tritonfleet.cli.placements import Placed, placements
 from tritonfleet.cli.plan import PoolWish
 from tritonfleet.core.model import Device, DeviceKind
+from tritonfleet.core.placement import DeviceView
 from tritonfleet.core.wire import FleetSnapshot
 
 GPUS = tuple(Device(f"GPU-{index}", DeviceKind.GPU, memory_bytes=80 << 30) for index in range(3))
@@ -23,7 +24,7 @@ RUNNING = snapshot(
 
 def placed(wish: PoolWish, running: FleetSnapshot | None = None, **free: int) -> tuple[Placed, ...]:
     names = {name.replace("_", "-"): size << 30 for name, size in free.items()}
-    return placements([wish], running, GPUS, names, NOW)
+    return placements([wish], running, GPUS, DeviceView(names), NOW)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,8 @@ def test_plan_as_data(cli: Cli, tmp_path: Path, control: ControlServer) -> None:
     new = json.loads(cli("plan", "-o", "json").out)["new"]
     assert [(one["replica"], one["devices"]) for one in new] == [("main-0", ["cpu0"])]
     assert cli("plan", "-o", "name").out.split() == ["main-0"]
+
+
+def test_a_device_that_is_set_aside_is_not_chosen() -> None:
+    (one,) = placements([replace(WISH, size=1)], None, GPUS, DeviceView(aside=("GPU-0",)), NOW)
+    assert one.devices == ("GPU-1",)
