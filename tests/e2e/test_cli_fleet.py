@@ -195,7 +195,7 @@ def test_models_are_unloaded_and_loaded_on_every_replica(fleet: RunningFleet) ->
     loaded = json.loads(fleet.cli("models", "load", "echo", "-o", "json").stdout)
     assert [(model["ready"], model["versions"]) for model in loaded] == [(2, ["1"])]
     refused = fleet.cli("models", "load", "nothing", check=1)
-    assert "nothing is not loaded: " in refused.stderr
+    assert "model 'nothing' is not loaded: " in refused.stderr
     assert "did you mean 'echo'?" in fleet.cli("models", "unload", "ecko", check=2).stderr
 
 

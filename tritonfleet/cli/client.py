@@ -8,15 +8,13 @@ command that starts the fleet.
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from tritonfleet.cli import unix_http
 from tritonfleet.cli.exits import CliError, ExitCode
-from tritonfleet.core.board import Board
-from tritonfleet.core.rollout import RolloutStatus, UndoRequest
 from tritonfleet.core.wire import (
     Accepted,
     ApplyRequest,
@@ -31,6 +29,10 @@ from tritonfleet.core.wire import (
     RpcRequest,
     ScaleRequest,
 )
+
+if TYPE_CHECKING:
+    from tritonfleet.core.board import Board
+    from tritonfleet.core.rollout import RolloutStatus, UndoRequest
 
 EVENT_SILENCE_S = 3600.0  # a followed event stream may be silent for long
 RPC_TIMEOUT_S = 900.0
@@ -79,7 +81,9 @@ class ControlClient:
     def snapshot(self) -> FleetSnapshot:
         return self._ask("GET", "/snapshot", FleetSnapshot)
 
-    def board(self) -> Board:
+    def board(self) -> "Board":
+        from tritonfleet.core.board import Board
+
         return self._ask("GET", "/board", Board)
 
     def scale(self, request: ScaleRequest) -> Accepted:
@@ -91,10 +95,12 @@ class ControlClient:
     def apply(self, request: ApplyRequest) -> Accepted:
         return self._ask("POST", "/apply", Accepted, request)
 
-    def rollout(self) -> RolloutStatus:
+    def rollout(self) -> "RolloutStatus":
+        from tritonfleet.core.rollout import RolloutStatus
+
         return self._ask("GET", "/rollout", RolloutStatus)
 
-    def undo(self, request: UndoRequest) -> Accepted:
+    def undo(self, request: "UndoRequest") -> Accepted:
         return self._ask("POST", "/rollout/undo", Accepted, request)
 
     def drain(self, replica: str, request: DrainRequest) -> Accepted:

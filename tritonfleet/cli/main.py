@@ -19,7 +19,7 @@ from tritonfleet.cli import (
 )
 from tritonfleet.cli.common import GLOBAL_HELP, Scale, seconds, settings_of
 from tritonfleet.cli.options import hoist
-from tritonfleet.cli.quick import QuickGroup
+from tritonfleet.cli.quick import QuickGroup, narrowed
 
 WAIT_TIMEOUT = "10m"
 
@@ -361,7 +361,8 @@ def version() -> None:
 def main() -> None:
     """The console script. Every way out is an exit code; a failure is one message on stderr."""
     try:
-        app(args=hoist(sys.argv[1:]), prog_name="tritonfleet", standalone_mode=True)
+        words = hoist(sys.argv[1:])
+        narrowed(app, words)(args=words, prog_name="tritonfleet", standalone_mode=True)
     except Exception as error:  # CliError and only that: imported late, so looked at here
         from tritonfleet.cli.exits import CliError
         from tritonfleet.cli.terminal import ProgressKind, say_error

@@ -38,12 +38,14 @@ def _change(settings: Settings, name: str, request: RpcRequest, done: str) -> No
         if answer.status:
             if any(model.ready for model in found):
                 _show(settings, found)
-            raise CliError(ExitCode.FAILED, f"{name} is not {done}: {answer.text}", hint=_log_hint(client))
+            raise CliError(
+                ExitCode.FAILED, f"model {name!r} is not {done}: {answer.text}", hint=_log_hint(client)
+            )
         _show(settings, found)
         count = sum(len(model.replicas) for model in found)
         say(
             settings,
-            f"{name} {done} on {count} replica{'' if count == 1 else 's'}; later ones will have it so",
+            f"{name} {done} on {count} replica{'' if count == 1 else 's'}, and so on those that start later",
         )
 
 

@@ -14,7 +14,7 @@ _FOLLOWING = {"logs", "events"}  # commands with a -f of their own
 
 def hoist(arguments: Sequence[str]) -> list[str]:
     """``["ps", "-o", "json"]`` → ``["-o", "json", "ps"]``. What follows ``--`` is left alone."""
-    command_at = _command_index(arguments)
+    command_at = command_index(arguments)
     if command_at is None:
         return list(arguments)
     command = arguments[command_at]
@@ -39,7 +39,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:command_at], *hoisted, command, *kept]
 
 
-def _command_index(arguments: Sequence[str]) -> int | None:
+def command_index(arguments: Sequence[str]) -> int | None:
     """Where the first word is that is neither a global option nor the value of one."""
     index = 0
     while index < len(arguments):

@@ -1,4 +1,4 @@
-"""Commands whose plain options do not wake pydantic.
+"""Only the command that was asked for, and its plain options without waking pydantic.
 
 Typer hands every value of an option to pydantic, whose import takes longer than all that `ps` does. Most
 values need no conversion: a text where a text is wanted, one of the words of a choice, the default. Those are
@@ -6,10 +6,35 @@ taken as they are here; everything else, every error message included, is left t
 docs/decisions/0021.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+from typer import Typer
 from typer.core import TyperGroup
+from typer.models import CommandInfo
+
+from tritonfleet.cli.options import command_index
+
+
+def narrowed(app: Typer, words: Sequence[str]) -> Typer:
+    """The command line with only the command that ``words`` name, if they name one: typer makes all that it
+    has before it looks for one, which takes longer than `ps` itself."""
+    at = command_index(words)
+    if at is None:
+        return app
+    commands = [info for info in app.registered_commands if _name(info) == words[at]]
+    groups = [info for info in app.registered_groups if info.name == words[at]]
+    if not commands and not groups:
+        return app
+    narrow = copy(app)
+    narrow.registered_commands, narrow.registered_groups = commands, groups
+    return narrow
+
+
+def _name(info: CommandInfo) -> str:
+    return info.name or (info.callback.__name__.replace("_", "-") if info.callback else "")
 
 
 class QuickGroup(TyperGroup):

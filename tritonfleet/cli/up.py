@@ -188,7 +188,7 @@ def down(settings: Settings, timeout_s: float | None, *, force: bool, yes: bool)
         try:
             snapshot = client.snapshot()
         except UnreachableError:
-            if not _left_behind(target):
+            if not left_behind(target):
                 say(settings, f"fleet {target.name} is not running")
                 return
             say(settings, "the controller is gone; starting it again to stop what it left running")
@@ -206,7 +206,7 @@ def down(settings: Settings, timeout_s: float | None, *, force: bool, yes: bool)
     say(settings, f"fleet {target.name} is stopped")
 
 
-def _left_behind(target: fleet.Target) -> bool:
+def left_behind(target: fleet.Target) -> bool:
     """Whether a controller that ended left records of a fleet: `down` removes them."""
     return target.paths.controller_file.exists() or target.paths.state_file.exists()
 

@@ -147,6 +147,14 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
             "router.listen", "failed", "another program", "sport = :8001",
         ),
         (
+            lambda facts: replace(
+                facts,
+                file=replace(FILE, addresses=(AddressFacts("router.listen", ":8001", "already in use"),)),
+                fleet=FleetFacts("demo", error="refused", left_behind=True),
+            ),
+            "router.listen", "ok", "this fleet's router", "",
+        ),
+        (
             file(addresses=(AddressFacts("metrics.listen", "10.9.9.9:1", "Cannot assign"),)),
             "metrics.listen", "ok", "the fleet runs", "",
         ),

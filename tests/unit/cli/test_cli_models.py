@@ -110,7 +110,7 @@ def test_a_partial_failure_is_shown_and_is_exit_code_1(cli: Cli, control: Contro
     assert outcome.code == 1
     assert "1/2" in outcome.out
     assert "main-1: no space" in outcome.out
-    assert "echo is not loaded: tritonfleet: done on 1 of 2 replicas (main-0)" in outcome.err
+    assert "model 'echo' is not loaded: tritonfleet: done on 1 of 2 replicas (main-0)" in outcome.err
 
 
 def test_an_unknown_model_is_not_unloaded(cli: Cli, control: ControlServer) -> None:

@@ -262,6 +262,8 @@ def _addresses(facts: Facts) -> Iterator[Check]:
             yield ok(one.key, f"{one.address} is free")
         elif facts.fleet.snapshot is not None:
             yield ok(one.key, f"{one.address}: the fleet runs")
+        elif "in use" in one.error and facts.fleet.left_behind:
+            yield ok(one.key, f"{one.address} is in use, as it seems by this fleet's router")
         elif "in use" in one.error:
             port = one.address.rpartition(":")[2]
             fix = f"ss -ltnp 'sport = :{port}' shows who; end it, or change {one.key}"

@@ -25,6 +25,7 @@ from tritonfleet.cli.doctor.facts import (
 )
 from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.terminal import Settings
+from tritonfleet.cli.up import left_behind
 from tritonfleet.controller.paths import FleetPaths, state_home
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import lacking
@@ -192,7 +193,7 @@ def running(settings: Settings, spec: "FleetSpec | None") -> FleetFacts:
         with target.client() as client:
             snapshot = client.snapshot()
     except UnreachableError as error:
-        return FleetFacts(target.name, None, str(error), target.paths.controller_file.exists())
+        return FleetFacts(target.name, None, str(error), left_behind(target))
     except CliError as error:
         return FleetFacts(target.name, None, str(error), left_behind=True)
     address = spec.router.listen if spec is not None and spec.router.tls is None else None
