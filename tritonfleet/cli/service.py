@@ -2,9 +2,11 @@
 
 import getpass
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tritonfleet.cli import fleet
@@ -41,10 +43,28 @@ def install(settings: Settings, *, system: bool, user: str, dry_run: bool, force
         raise CliError(
             ExitCode.FAILED, f"systemd does not take {path}", details=tuple(complaint.splitlines())
         )
+    if given := variables(fleet.fleet_file(settings).read_text(encoding="utf-8"), os.environ):
+        say(settings, f"set here, and not in the unit: {', '.join(given)}")
+        say(
+            settings,
+            f"  add them, [Service] Environment=NAME=VALUE, by: {_systemctl(service)} edit {service.name}",
+        )
     say(settings, _next(service))
 
 
-def units(environ: "os._Environ[str]", *, system: bool) -> Path:
+def variables(file: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Those that the fleet file uses, or that say where tritonserver is, and that are set now.
+
+    Their values may be secrets, so they are not written into a file that everybody can read."""
+    used = {*re.findall(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)", file), "TRITONFLEET_TRITONSERVER"}
+    return tuple(sorted(name for name in used if name in environ))
+
+
+def _systemctl(service: Service) -> str:
+    return "sudo systemctl" if service.system else "systemctl --user"
+
+
+def units(environ: Mapping[str, str], *, system: bool) -> Path:
     if system:
         return SYSTEM_UNITS
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
@@ -79,10 +99,10 @@ def _service(settings: Settings, *, system: bool, user: str) -> Service:
 
 
 def _next(service: Service) -> str:
-    control = "sudo systemctl" if service.system else "systemctl --user"
+    control = _systemctl(service)
     lines = [
         "next:",
-        "  tritonfleet down                        # if it runs already, or leave it: the unit adopts it",
+        "  tritonfleet down                        # first, if it runs already",
         f"  {control} daemon-reload",
         f"  {control} enable --now {service.name}",
         f"  {control} status {service.name}",

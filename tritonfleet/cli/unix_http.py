@@ -81,13 +81,20 @@ def _line(file: IO[bytes]) -> str:
 
 def _chunks(file: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
     if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int(_line(file).partition(";")[0], 16):
+        while size := _size(_line(file)):
             yield _exactly(file, size)
             _line(file)
     elif "content-length" in headers:
         yield _exactly(file, int(headers["content-length"]))
     else:
         yield file.read()
+
+
+def _size(line: str) -> int:
+    try:
+        return int(line.partition(";")[0], 16)
+    except ValueError:
+        raise ProtocolError("it does not speak HTTP") from None
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:

@@ -82,6 +82,19 @@ def test_install_writes_it_once_and_says_what_is_next(
     assert cli("service", "install", "--force").code == 0
 
 
+def test_variables_of_the_file_are_named_and_not_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet_file(tmp_path, models=["${TOKEN:-echo}"])
+    (tmp_path / "echo").mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert "not in the unit" not in cli("service", "install").err
+    monkeypatch.setenv("TOKEN", "echo")
+    assert "set here, and not in the unit: TOKEN" in cli("service", "install").err
+    unit = tmp_path / "config" / "systemd" / "user" / "tritonfleet-demo.service"
+    assert "TOKEN" not in unit.read_text()
+
+
 def test_a_system_s_unit_names_its_user(cli: Cli, tmp_path: Path) -> None:
     fleet_file(tmp_path)
     printed = cli("service", "install", "--system", "--run-as", "triton", "--dry-run").out
