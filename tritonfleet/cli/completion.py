@@ -64,10 +64,6 @@ def _models(found: dict[str, Any]) -> list[str]:
     return sorted({model["name"] for replica in found["replicas"] for model in replica["models"]})
 
 
-def _devices(found: dict[str, Any]) -> list[str]:
-    return [f"device/{device['id']}" for device in found["devices"]]
-
-
 replicas = _names(_ids)
 pools = _names(_pools)
 models = _names(_models)
