@@ -55,7 +55,15 @@ def undrain(settings: Settings, name: str) -> None:
             say(settings, client.undrain(replica_named(snapshot, name).id).message)
 
 
+ROUTER = "router"  # no replica has such a name: theirs end with a number
+
+
 def restart(settings: Settings, name: str, *, force: bool) -> None:
+    if name == ROUTER and force:
+        raise CliError(ExitCode.USAGE, "the router's workers are replaced without failing a call: no --force")
     with fleet.locate(settings).client() as client:
+        if name == ROUTER:
+            say(settings, client.restart_router(RestartRequest(by="restart")).message)
+            return
         replica = replica_named(client.snapshot(), name)
         say(settings, client.restart(replica.id, RestartRequest(force=force, by="restart")).message)

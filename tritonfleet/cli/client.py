@@ -115,6 +115,9 @@ class ControlClient:
     def undrain_device(self, device: str) -> Accepted:
         return self._ask("POST", f"/devices/{quote(device, safe='')}/undrain", Accepted)
 
+    def restart_router(self, request: RestartRequest) -> Accepted:
+        return self._ask("POST", "/router/restart", Accepted, request)
+
     def restart(self, replica: str, request: RestartRequest) -> Accepted:
         return self._ask("POST", f"/replicas/{quote(replica, safe='')}/restart", Accepted, request)
 

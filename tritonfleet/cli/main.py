@@ -332,16 +332,19 @@ def undrain(context: typer.Context, name: ReplicaOrDevice) -> None:
 @app.command(epilog=GLOBAL_HELP)
 def restart(
     context: typer.Context,
-    replica: Replica,
+    what: Annotated[
+        str, typer.Argument(metavar="REPLICA|router", help="A replica, as `ps` names it, or `router`.")
+    ],
     force: Annotated[bool, typer.Option("--force", help="Do not drain first.")] = False,
 ) -> None:
-    """Replace a replica's server by a new one.
+    """Replace a replica's server, or the router's workers, by new ones.
 
-    It is drained first: what runs there finishes.
+    A replica is drained first: what runs there finishes. `restart router` replaces the workers one by
+    one, each new one accepting before an old one finishes its calls and ends: no call fails.
     """
     from tritonfleet.cli import change
 
-    change.restart(settings_of(context), replica, force=force)
+    change.restart(settings_of(context), what, force=force)
 
 
 file_commands.register(app)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from tritonfleet.config.limits_spec import LimitsSpec
 from tritonfleet.config.spec_types import Address, Duration, ListenAddress, Part, Whole
 
 
@@ -56,5 +57,6 @@ class RouterSpec(Part):
     """What is sent to another replica: inferences lost with theirs too, only what none looked at, nothing."""
     connections_per_replica: Whole = Field(default=2, ge=1, le=64)
     """HTTP/2 connections each worker keeps open to each replica."""
+    limits: LimitsSpec = LimitsSpec()
     drain_timeout: Duration = 30.0
     """How long calls may go on after the router was told to stop."""

@@ -59,6 +59,7 @@ def application(fleet: Fleet, shutdown: Shutdown, history: TrafficHistory | None
         Route("/v1/devices/{id}/undrain", api.undrain_device, methods=["POST"]),
         Route("/v1/rollout", api.rollout),
         Route("/v1/rollout/undo", api.undo, methods=["POST"]),
+        Route("/v1/router/restart", api.restart_router, methods=["POST"]),
         Route("/v1/down", api.down, methods=["POST"]),
         Route("/v1/events", api.events),
         Route("/v1/router/table", api.table),
@@ -117,6 +118,9 @@ class _Api:
     async def undrain_device(self, request: Request) -> Response:
         name = request.path_params["id"]
         return self._changed(lambda fleet, _: commands.undrain_device(fleet, name), None)
+
+    async def restart_router(self, request: Request) -> Response:
+        return self._changed(commands.restart_router, await _body(request, RestartRequest))
 
     def _changed(self, command: Callable[[Fleet, Any], Any], body: object) -> Response:
         if self._fleet.stopping:

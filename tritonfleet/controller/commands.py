@@ -4,6 +4,7 @@ from pathlib import Path
 from time import time
 
 from tritonfleet.config import ConfigError, FleetSpec, load_fleet, pool_hash
+from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
 from tritonfleet.core.model import ReplicaState
@@ -135,6 +136,8 @@ def _become(
     _check_sizes(fleet, spec, sizes)
     changes = _changes(fleet, spec, sizes)
     before, fleet.spec, fleet.file = fleet.spec, spec, file
+    if _of_workers(spec.router) != _of_workers(before.router):
+        fleet.workers.replace(spec.router, by)
     fleet.autoscaler.pin(sizes, by, None)
     fleet.sizes = {pool: size for pool, size in fleet.sizes.items() if pool in spec.pools}
     if not fleet.rollouts.revisions.runs_already(spec):
@@ -154,15 +157,8 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         "logs": (old.logs, new.logs),
         "metrics.listen": (str(old.metrics.listen), str(new.metrics.listen)),
         "router.listen": (str(old.router.listen), str(new.router.listen)),
-        "router.tls": (old.router.tls, new.router.tls),
-        "router.management": (old.router.management, new.router.management),
         "router.external": (old.router.external, new.router.external),
-        "router.workers": (old.router.workers, new.router.workers),
-        "router.connections_per_replica": (
-            old.router.connections_per_replica,
-            new.router.connections_per_replica,
-        ),
-        "router.drain_timeout": (old.router.drain_timeout, new.router.drain_timeout),
+        **_of_external(old.router, new.router),
     }
     changed = [f"{key}: {was} → {now}" for key, (was, now) in fixed.items() if was != now]
     if changed:
@@ -171,6 +167,21 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
             f"a running fleet cannot change {'; '.join(changed)}",
             "`tritonfleet down`, then `tritonfleet up`",
         )
+
+
+def _of_external(old: RouterSpec, new: RouterSpec) -> dict[str, tuple[object, object]]:
+    """Workers that somebody else starts cannot be replaced by us."""
+    if not old.external or _of_workers(old) == _of_workers(new):
+        return {}
+    keys = [key for key in RouterSpec.model_fields if getattr(_of_workers(old), key) != getattr(new, key)]
+    return {f"router.{key}": (getattr(old, key), getattr(new, key)) for key in keys}
+
+
+def _of_workers(router: RouterSpec) -> RouterSpec:
+    """What a worker is started with: the rest reaches it with the table."""
+    plain = RouterSpec.model_fields
+    defaults = {name: plain[name].get_default() for name in ("policy", "queue", "retry")}
+    return router.model_copy(update=defaults)
 
 
 def _changes(fleet: Fleet, spec: FleetSpec, sizes: dict[str, int]) -> list[str]:
@@ -187,6 +198,8 @@ def _changes_of(old: FleetSpec, new: FleetSpec) -> list[str]:
         elif new.pools[name] != old.pools[name]:
             changes.append(f"pool {name}: settings changed")
     changes += [f"pool {name} is removed" for name in old.pools if name not in new.pools]
+    if _of_workers(new.router) != _of_workers(old.router):
+        changes.append("router: workers are replaced one by one")
     if new.router.policy != old.router.policy:
         changes.append(f"policy {new.router.policy}")
     return changes
@@ -281,6 +294,20 @@ def undrain(fleet: Fleet, name: str) -> Accepted:
     event = fleet.journal.add("replica.undrained", name, "put back by hand")
     fleet.wake()
     return Accepted(f"{name} is back in the fleet", event.seq)
+
+
+def restart_router(fleet: Fleet, request: RestartRequest) -> Accepted:
+    """New workers in the place of the old ones, one by one; no call fails."""
+    if fleet.spec.router.external:
+        raise RefusedError(
+            "conflict",
+            "the router's workers are not the controller's: router.external says so",
+            "restart them where they run",
+        )
+    fleet.workers.replace(fleet.spec.router, request.by)
+    count = fleet.spec.router.workers
+    what = "its worker is replaced" if count == 1 else f"its {count} workers are replaced, one by one"
+    return Accepted(f"the router restarts: {what}", fleet.journal.seq)
 
 
 def restart(fleet: Fleet, name: str, request: RestartRequest) -> Accepted:

@@ -65,6 +65,9 @@ class ExternalWorkers:
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())
 
+    def replace(self, spec: RouterSpec, by: str) -> None:
+        raise ValueError(f"asked by {by}: the {spec.workers} router workers are not the controller's")
+
     async def _watch(self) -> None:
         while True:
             self.look(time())

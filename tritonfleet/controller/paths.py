@@ -50,6 +50,11 @@ class FleetPaths:
         return self.root / "routers.json"
 
     @property
+    def board_file(self) -> Path:
+        """What several router workers have in flight (`router.board`)."""
+        return self.root / "inflight.board"
+
+    @property
     def settings(self) -> Path:
         """A folder: what clients have set on the whole fleet."""
         return self.root / "settings"

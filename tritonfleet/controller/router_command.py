@@ -2,6 +2,8 @@
 
 import sys
 
+import msgspec
+
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.paths import FleetPaths
 
@@ -18,6 +20,8 @@ def worker_command(fleet: str, spec: RouterSpec, paths: FleetPaths, index: int) 
         "--drain-timeout", f"{spec.drain_timeout:g}",
         "--connections", str(spec.connections_per_replica),
         "--management", ",".join(spec.management),
+        "--limits", msgspec.json.encode(spec.limits.figures()).decode(),
+        *(("--board", str(paths.board_file)) if spec.workers > 1 else ()),
         *_tls(spec),
     )  # fmt: skip
 

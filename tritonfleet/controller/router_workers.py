@@ -24,6 +24,9 @@ from tritonfleet.drivers import spawn
 EXIT_CANNOT_LISTEN = 98
 SHORT_LIFE_S = 5.0  # a worker that ends sooner is restarted with growing delays
 FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0
+TAKE_OVER_S = 20.0  # from the launch of a worker to its first report, before its predecessor is told to end
+TAKE_OVER_LOOK_S = 0.05
+DRAIN_MARGIN_S = 5.0  # beyond router.drain_timeout before a worker that was told to end is killed
 
 
 class Workers(Protocol):
@@ -48,6 +51,9 @@ class Workers(Protocol):
     def infos(self, now: float) -> tuple[WorkerInfo, ...]:
         """Every one for people and programs."""
 
+    def replace(self, spec: RouterSpec, by: str) -> None:
+        """New ones in the place of all, as ``spec`` says. Raises ValueError if they are not ours."""
+
 
 def make_workers(
     fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
@@ -66,10 +72,11 @@ class _Worker:
     saved: SavedWorker | None = None
     running: bool = False
     reason: str = ""
+    leaving: bool = False  # another has taken its place: it finishes its calls and is not started again
 
 
 class RouterWorkers:
-    """Keeps ``router.workers`` processes alive."""
+    """Keeps ``router.workers`` processes alive, and replaces them one by one (`replace`)."""
 
     def __init__(
         self, fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
@@ -78,6 +85,8 @@ class RouterWorkers:
         self._journal, self._telemetry = journal, telemetry
         self._workers = [_Worker(index) for index in range(spec.workers)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._replacing: asyncio.Task[None] | None = None
+        self._again = False
         self._stopping = False
 
     @property
@@ -88,15 +97,20 @@ class RouterWorkers:
         """Find workers of an earlier controller; end those that are not wanted as they are. Raises
         AddressTakenError when there are none and the address is not free."""
         known = saved.read(self._paths.routers_file, dict[str, SavedWorker]) or {}
-        for name, found in known.items():
-            index = int(name)
-            if not spawn.alive(found.identity):
-                continue
-            if index < len(self._workers) and found.command == self._command(index):
-                self._workers[index].saved = found
-                self._workers[index].running = True
-            else:
-                await spawn.terminate(found.identity, self._spec.drain_timeout)
+        alive = {int(name): found for name, found in known.items() if spawn.alive(found.identity)}
+        fitting = [index for index, found in alive.items() if found.command == self._command(index)]
+        # The newest: where there are more, the older ones were about to be replaced.
+        fitting.sort(key=lambda index: alive[index].started_at, reverse=True)
+        kept = sorted(fitting[: self._spec.workers])
+        free = (index for index in range(64 + len(kept)) if index not in kept)
+        while len(kept) < self._spec.workers:
+            kept.append(next(free))
+        self._workers = [_Worker(index, alive.get(index), index in fitting) for index in kept]
+        for worker in self._workers:
+            if not worker.running:
+                worker.saved = None
+        stale = [found for index, found in alive.items() if found not in [w.saved for w in self._workers]]
+        await asyncio.gather(*(spawn.terminate(one.identity, self._spec.drain_timeout) for one in stale))
         ours = {worker.saved.identity for worker in self._workers if worker.saved is not None}
         for stray in spawn.find_session_leaders(markers(self._fleet, self._paths)):
             if stray not in ours:  # started by a controller that died before it could note it
@@ -110,13 +124,15 @@ class RouterWorkers:
     def _command(self, index: int) -> tuple[str, ...]:
         return worker_command(self._fleet, self._spec, self._paths, index)
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: _Worker, *, told: bool = False) -> None:
+        """``told``: the journal knows that it was started."""
         delay = 0.0
-        while not self._stopping:
+        while not self._stopping and not (worker.leaving and not worker.running):
             if worker.running:
-                self._journal.add(
-                    "router.adopted", "router", f"worker {worker.index} runs (pid {_pid(worker)})"
-                )
+                if not told:
+                    what = f"worker {worker.index} runs (pid {_pid(worker)})"
+                    self._journal.add("router.adopted", "router", what)
+                told = False
             else:
                 await asyncio.sleep(delay)
                 if not await self._spawn(worker):
@@ -128,6 +144,11 @@ class RouterWorkers:
             ended = await spawn.wait_exit(record.identity)
             worker.running = False
             self._telemetry.forget(worker.index)
+            if worker.leaving:
+                self._workers.remove(worker)
+                self._save()
+                self._journal.add("router.stopped", "router", f"worker {worker.index} has finished its calls")
+                return
             lived = time() - record.started_at
             delay = 0.0 if lived > SHORT_LIFE_S else min(max(delay * 2, FIRST_DELAY_S), LAST_DELAY_S)
             if not self._stopping:
@@ -145,7 +166,13 @@ class RouterWorkers:
         command = self._command(worker.index)
         log = self._paths.logs / f"router-{worker.index}.log"
         try:
-            identity = await spawn.spawn(command, {**os.environ, **markers(self._fleet, self._paths)}, log)
+            joins = any(other.running for other in self._workers)
+            environ = {
+                **os.environ,
+                **markers(self._fleet, self._paths),
+                "TRITONFLEET_JOINS": "1" if joins else "0",
+            }
+            identity = await spawn.spawn(command, environ, log)
         except OSError as error:
             worker.reason = f"worker {worker.index} cannot be started: {error}"
             self._journal.add("router.exited", "router", worker.reason, worker=worker.index)
@@ -163,13 +190,82 @@ class RouterWorkers:
         known = {str(worker.index): worker.saved for worker in self._workers if worker.saved is not None}
         saved.write(self._paths.routers_file, known)
 
+    # ------------------------------------------------------------ one by one
+
+    def replace(self, spec: RouterSpec, by: str) -> None:
+        """Start new workers, as ``spec`` says, in the place of all that run: each new one accepts before an
+        old one is told to end. While that goes on already, it is done once more afterwards."""
+        self._spec = spec
+        self._journal.add("router.restarting", "router", f"workers are replaced one by one by {by}")
+        if self._replacing is not None and not self._replacing.done():
+            self._again = True
+        else:
+            self._replacing = asyncio.create_task(self._replace_all())
+            self._tasks.append(self._replacing)
+
+    async def _replace_all(self) -> None:
+        while True:
+            self._again = False
+            old = [worker for worker in self._workers if not worker.leaving]
+            for number in range(max(len(old), self._spec.workers)):
+                if number < self._spec.workers and not await self._add_worker():
+                    return
+                if number < len(old):
+                    await self._end(old[number])
+            if not self._again:
+                return
+
+    async def _add_worker(self) -> bool:
+        """One more worker; returns when it accepts clients and has a table. False if it does not come up:
+        then those that run stay."""
+        taken = {worker.index for worker in self._workers}
+        worker = _Worker(next(index for index in range(len(taken) + 1) if index not in taken))
+        self._workers.append(worker)
+        if not await self._spawn(worker):
+            self._workers.remove(worker)
+            return False
+        self._tasks.append(asyncio.create_task(self._keep(worker, told=True)))
+        try:
+            async with asyncio.timeout(TAKE_OVER_S):
+                while worker.running and not self._serves(worker):  # noqa: ASYNC110 # told by two sides
+                    await asyncio.sleep(TAKE_OVER_LOOK_S)
+        except TimeoutError:
+            worker.reason = f"worker {worker.index} did not report within {TAKE_OVER_S:g} s"
+        if worker.running and self._serves(worker):
+            return True
+        why = worker.reason or f"worker {worker.index} ended"
+        self._journal.add("router.failed", "router", f"the replacement is given up, the workers stay: {why}")
+        worker.leaving = True
+        if worker.saved is not None and worker.running:
+            await spawn.terminate(worker.saved.identity, 0.0)
+        elif worker in self._workers:
+            self._workers.remove(worker)
+        return False
+
+    def _serves(self, worker: _Worker) -> bool:
+        report = self._telemetry.of(worker.index)
+        if report is None or report.pid != _pid(worker):
+            return False
+        return report.listening and report.table_revision > 0
+
+    async def _end(self, worker: _Worker) -> None:
+        worker.leaving = True
+        worker.reason = f"worker {worker.index} finishes its calls and ends"
+        if worker.running and worker.saved is not None:
+            await spawn.terminate(worker.saved.identity, self._spec.drain_timeout + DRAIN_MARGIN_S)
+        elif worker in self._workers:
+            self._workers.remove(worker)
+
     async def stop(self, grace_s: float) -> None:
         """SIGTERM: each tells its clients, finishes their calls for up to ``grace_s``, and ends."""
         self._stopping = True
+        if self._replacing is not None:
+            self._replacing.cancel()
         alive = [worker.saved.identity for worker in self._workers if worker.running and worker.saved]
         await asyncio.gather(*(spawn.terminate(identity, grace_s) for identity in alive))
         await self.close()
         self._paths.routers_file.unlink(missing_ok=True)
+        self._paths.board_file.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Stop watching; the workers run on."""

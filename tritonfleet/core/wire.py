@@ -21,6 +21,7 @@ POST      /v1/replicas/{id}/undrain       –                        Accepted
 POST      /v1/replicas/{id}/restart       RestartRequest           Accepted
 POST      /v1/devices/{id}/drain          DrainRequest             Accepted
 POST      /v1/devices/{id}/undrain        –                        Accepted
+POST      /v1/router/restart              RestartRequest           Accepted
 POST      /v1/down                        DownRequest              Accepted
 GET       /v1/events?since=SEQ&follow=1   –                        Event per line (NDJSON)
 GET       /v1/router/table                –                        RouterTable per line (NDJSON, stays open)
@@ -420,6 +421,7 @@ class RouterTelemetry:
     waits: dict[str, tuple[dict[str, int], float]] = field(default_factory=dict)
     """By model, how long those waited that had to: as `CallTelemetry.latency`, and the sum in seconds."""
     panics_total: int = 0  # times that ejected replicas were used since too few others were left
+    listening: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,32 +9,42 @@ frame is handed on as its bytes arrive.
 """
 
 from tritonfleet.http2 import frames
-from tritonfleet.http2.fields import Fields, FieldsDecoder
+from tritonfleet.http2.events import Events
+from tritonfleet.http2.fields import FieldsDecoder
 from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError, unpack_header
-from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Sender
+from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Held, Sender
 from tritonfleet.http2.stream import Buffer, Stream
 
 MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
 MAX_CONTINUATIONS = 8  # nghttp2's limit
 MAX_SETTINGS = 32  # in one frame; Envoy: 100
-TINY_WINDOW = 64  # bytes; a window opened by less than this is dribble
-UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY)) | frozenset(range(10, 256))
+UPDATES_PER_SENDING = 20  # WINDOW_UPDATEs that may follow what we sent; Envoy: 20 for each DATA frame
+STREAMS_PER_STRIKE = 128  # a new initial window costs work for each stream that is open
+UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY, frames.GOAWAY)) | frozenset(
+    range(10, 256)
+)
 HEADERS, END_HEADERS = frames.HEADERS, frames.END_HEADERS
 PLAIN_HEADERS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 
 
-class Connection(Sender):
+class Connection(Sender, Events):
     """Both halves of a connection: parses what arrives, and sends (see `Sender`)."""
 
     __slots__ = (
         "_block", "_block_ends", "_block_stream", "_continuations", "_data_ends", "_data_left",
-        "_data_stream", "_decoded", "_decoder", "_pending", "_preface_read", "_settings_read",
-        "last_peer_stream",
+        "_data_stream", "_decoded", "_decoder", "_goaway_last", "_pending", "_preface_read",
+        "_sent_at_update", "_settings_read", "_updates_left", "interrupted", "last_peer_stream",
+        "streams_per_turn",
     )  # fmt: skip
 
-    def __init__(self, touched: list[Sender]) -> None:
-        super().__init__(touched)
+    def __init__(self, touched: list[Sender], held: Held | None = None) -> None:
+        super().__init__(touched, held)
+        self.streams_per_turn = 1 << 30  # that may be opened in one turn of the loop; then others' turn comes
         self.last_peer_stream = CONNECTION
+        self.interrupted = False  # `receive` stopped for the others' sake; call it again with b""
+        self._goaway_last = frames.LARGEST_STREAM
+        self._sent_at_update = 0
+        self._updates_left = UPDATES_PER_SENDING
         self._decoder = FieldsDecoder()
         self._decoded = self._decoder.cache
         self._pending = b""
@@ -47,30 +57,6 @@ class Connection(Sender):
         self._block_stream = CONNECTION
         self._block_ends = False
         self._continuations = 0
-
-    # ------------------------------------------------------------ events, for subclasses
-
-    def on_headers(self, stream_id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
-        """A header list. ``stream`` is None when it opens a new stream (only toward a server)."""
-
-    def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
-        """Bytes of a message. Whoever takes them owes `credit` for their length once they have left."""
-
-    def on_reset(self, stream: Stream, code: int) -> None:
-        """The peer gave up the stream; it is gone from ``streams``."""
-
-    def on_goaway(self, last_stream: bytes, code: int, debug: bytes) -> None:
-        """The peer takes no streams above ``last_stream`` any more."""
-
-    def on_settings(self) -> None:
-        """The peer's settings changed (limits on concurrent streams, for instance)."""
-
-    def on_unproductive(self) -> None:
-        """A frame that costs work and moves no call: PING, SETTINGS, PRIORITY, an empty DATA, a window opened
-        by next to nothing. Whoever counts them may raise ProtocolError."""
-
-    def on_ping_ack(self, opaque: bytes) -> None:
-        """The answer to a PING of ours."""
 
     @property
     def greeted(self) -> bool:
@@ -91,7 +77,7 @@ class Connection(Sender):
         """
         if self._pending:
             data, self._pending = self._pending + data, b""
-        size, at = len(data), 0
+        size, at, opened = len(data), 0, 0
         if not self._preface_read:
             if not frames.PREFACE.startswith(data[:24]):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2 with prior knowledge")
@@ -149,7 +135,7 @@ class Connection(Sender):
                     elif length:
                         self.on_data(stream, payload, False)
                     else:
-                        self.on_unproductive()
+                        self.on_unproductive(DATA)
             elif (
                 kind == HEADERS
                 and end <= size
@@ -160,6 +146,10 @@ class Connection(Sender):
                 and stream_id[0] < 0x80
             ):  # the usual header block: `_on_frame` and `_on_headers_frame` without their calls
                 self._on_block(stream_id, data[start:end], flags & 1 == 1)
+                opened += 1
+                if opened >= self.streams_per_turn and size - end >= 9:
+                    at, self.interrupted = end, True
+                    break
             else:
                 if length > MAX_CONTROL_PAYLOAD:
                     raise ProtocolError(
@@ -168,6 +158,11 @@ class Connection(Sender):
                 if end > size:
                     break
                 self._on_frame(kind, flags, stream_id, data[start:end])
+                if kind == HEADERS:
+                    opened += 1
+                    if opened >= self.streams_per_turn and size - end >= 9:
+                        at, self.interrupted = end, True
+                        break
             at = end
         if at < size:
             self._pending = data[at:]
@@ -231,6 +226,8 @@ class Connection(Sender):
             if end_stream:
                 self.close_receive(stream)
             self.credit(stream, padding + 1)  # padding goes nowhere: it has drained already
+            if padding + 1 == length and not end_stream:
+                self.on_unproductive(DATA)
             self.on_data(stream, data[start + 1 : end - padding], end_stream)
         return True
 
@@ -251,7 +248,7 @@ class Connection(Sender):
         if not self._settings_read and kind != frames.SETTINGS:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame was not SETTINGS")
         if kind in UNPRODUCTIVE:
-            self.on_unproductive()
+            self.on_unproductive(kind)
         if kind == frames.HEADERS:
             self._on_headers_frame(flags, stream_id, payload)
         elif kind == frames.WINDOW_UPDATE:
@@ -267,6 +264,9 @@ class Connection(Sender):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
             if len(payload) < 8:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed GOAWAY")
+            if payload[:4] > self._goaway_last:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "GOAWAY with a higher stream than before")
+            self._goaway_last = payload[:4]
             self.on_goaway(payload[:4], int.from_bytes(payload[4:8], "big"), payload[8:])
         elif kind == frames.CONTINUATION:
             self._on_continuation(flags, payload)
@@ -288,6 +288,8 @@ class Connection(Sender):
             if flags & frames.HAS_PRIORITY:
                 _check_dependency(stream_id, payload[skip - 5 : skip])
             payload = payload[skip : len(payload) - padding]
+        if len(payload) > MAX_HEADER_BLOCK:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         end_stream = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
             self._on_block(stream_id, payload, end_stream)
@@ -337,13 +339,14 @@ class Connection(Sender):
         increment = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if increment == 0:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-        if increment < TINY_WINDOW:
-            self.on_unproductive()
+        self._count_update()
         if stream_id == CONNECTION:
+            was_closed = self.send_room <= 0
             self.send_room += increment
+            self.granted += increment
             if self.send_room > frames.LARGEST_WINDOW:
                 raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflowed")
-            if self.blocked:
+            if was_closed and self.blocked:  # else none waits for this window: not a scan for each frame
                 self._pump_all(list(self.blocked))
             return
         stream = self.streams.get(stream_id)
@@ -359,6 +362,17 @@ class Connection(Sender):
         if stream.queue is not None:
             self._pump(stream)
 
+    def _count_update(self) -> None:
+        """Windows are opened because bytes were taken. More than a few updates since we last sent any are
+        work for nothing; how large they are says nothing (a stream of small messages has small ones)."""
+        sent = self.granted - self.send_room
+        if sent != self._sent_at_update:
+            self._sent_at_update, self._updates_left = sent, UPDATES_PER_SENDING
+        elif self._updates_left:
+            self._updates_left -= 1
+        else:
+            self.on_unproductive(frames.WINDOW_UPDATE)
+
     def _on_rst_stream(self, stream_id: bytes, payload: bytes) -> None:
         if len(payload) != 4:
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed RST_STREAM")
@@ -366,6 +380,7 @@ class Connection(Sender):
         if stream is None:
             if self._is_idle(stream_id):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never opened")
+            self.on_unproductive(frames.RST_STREAM)
             return
         stream.receive_closed = stream.send_closed = True
         self.discard_queue(stream)
@@ -394,6 +409,8 @@ class Connection(Sender):
                 raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"initial window of {value}")
             change = value - self.peer_initial_window
             self.peer_initial_window = value
+            for _ in range(len(self.streams) // STREAMS_PER_STRIKE):
+                self.on_unproductive(frames.SETTINGS)
             for stream in list(self.streams.values()):
                 stream.send_room += change
                 if stream.send_room > frames.LARGEST_WINDOW:

@@ -37,8 +37,8 @@ def request_fault(items: HeaderList) -> str:
                 return fault
         if any(character in value for character in FORBIDDEN_IN_VALUES):
             return f"{name!r} holds a control character"
-        if name == b":path" and not value:
-            return "an empty :path"
+        if not value and name in PSEUDO:
+            return f"an empty {name.decode()}"
     authorities = {value for name, value in items if name in (b":authority", b"host")}
     if len(authorities) > 1:
         return "two authorities (RFC 9113, 8.3.1)"

@@ -19,7 +19,9 @@ from tritonfleet.http2.frames import ErrorCode, ProtocolError
 HeaderList = tuple[tuple[bytes, bytes], ...]
 
 MAX_HEADER_LIST = 16 * 1024  # bytes, counted as in RFC 9113, 6.5.2 (name + value + 32 each)
-CACHED_BLOCKS = 512  # per connection; bounds its memory to about 512 × (block + list)
+CACHED_BLOCKS = 512  # per connection
+CACHED_BYTES = 256 * 1024  # of blocks and lists, per connection: a block of a few bytes may mean 16 KiB
+MAX_SIZE_UPDATES = 2  # in one block, as many as RFC 7541, 4.2 has use for; each costs an eviction
 
 
 class Fields:
@@ -28,11 +30,12 @@ class Fields:
     ``block`` is its encoding for any peer. ``info`` is a place for the owner's parsed form, filled once.
     """
 
-    __slots__ = ("block", "info", "items")
+    __slots__ = ("block", "info", "items", "size")
 
     def __init__(self, items: HeaderList) -> None:
         self.items = items
         self.block = encode(items)
+        self.size = sum(len(name) + len(value) + 32 for name, value in items)  # RFC 9113, 6.5.2
         self.info: Any = None
 
     def get(self, name: bytes) -> bytes | None:
@@ -60,6 +63,7 @@ class FieldsDecoder:
         self._decoder = Decoder(max_header_list_size=MAX_HEADER_LIST)
         self._table = self._decoder.header_table = _ObservedTable()
         self.cache: dict[bytes, Fields] = {}  # by block; the same dict for the whole life: read it directly
+        self._cached_bytes = 0
 
     def decode(self, block: bytes) -> Fields:
         """Decode one whole block. Raises ProtocolError; the decoder is of no further use then."""
@@ -68,6 +72,8 @@ class FieldsDecoder:
             return fields
         table = self._table
         insertions, size = table.insertions, table.maxsize
+        if block and block[0] & 0xE0 == 0x20 and _size_updates(block) > MAX_SIZE_UPDATES:
+            raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "too many table size updates in a header block")
         try:
             decoded = self._decoder.decode(block, raw=True)
         except HPACKError as error:
@@ -77,12 +83,31 @@ class FieldsDecoder:
             ) from error
         fields = Fields(tuple((bytes(name), bytes(value)) for name, value in decoded))
         if table.insertions != insertions or table.maxsize != size:
-            self.cache.clear()
+            self._forget()
         elif not block or block[0] & 0xE0 != 0x20:  # a size update is an instruction, not only a list
-            if len(self.cache) >= CACHED_BLOCKS:
-                self.cache.clear()
+            weight = len(block) + 2 * fields.size  # the list, and its encoding
+            if len(self.cache) >= CACHED_BLOCKS or self._cached_bytes + weight > CACHED_BYTES:
+                self._forget()
+            self._cached_bytes += weight
             self.cache[block] = fields
         return fields
+
+    def _forget(self) -> None:
+        self.cache.clear()
+        self._cached_bytes = 0
+
+
+def _size_updates(block: bytes) -> int:
+    """How many table size updates (RFC 7541, 6.3) a block begins with."""
+    count = at = 0
+    while at < len(block) and block[at] & 0xE0 == 0x20:
+        count += 1
+        more = block[at] & 0x1F == 0x1F
+        at += 1
+        while more and at < len(block):
+            more = block[at] & 0x80 != 0
+            at += 1
+    return count
 
 
 def integer(value: int, prefix_bits: int) -> bytes:

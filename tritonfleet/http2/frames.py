@@ -31,6 +31,7 @@ DEFAULT_MAX_FRAME = 16_384  # RFC 9113, 6.5.2
 LARGEST_WINDOW = 0x7FFFFFFF  # RFC 9113, 6.9.1
 LARGEST_MAX_FRAME = 0xFFFFFF  # RFC 9113, 6.5.2
 
+LARGEST_STREAM = b"\x7f\xff\xff\xff"
 CONNECTION = b"\0\0\0\0"  # the stream identifier that means the connection itself
 
 # The first five bytes (length, type, flags) of frames whose payload is shorter than SMALL_FRAME, ready-made.

@@ -29,26 +29,40 @@ REMEMBERED_RESETS = 1024  # streams that we reset, whose late frames are no offe
 MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (CVE-2024-28182 and kin)
 
 
+class Held:
+    """How many bytes wait in the streams of several connections together, and how many may."""
+
+    __slots__ = ("limit", "total")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+
+
 class Sender:
     """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
 
     __slots__ = (
-        "_abandoned", "_connection_step", "_forgotten", "_stream_step", "blocked", "drained",
-        "goaway_sent", "has_output", "next_stream", "out", "out_is_large", "peer_initial_window",
-        "peer_max_frame", "peer_max_streams", "receive_room", "send_room", "streams", "touched",
-        "writable",
+        "_abandoned", "_connection_step", "_forgotten", "blocked", "drained", "goaway_sent", "granted",
+        "has_output", "held", "next_stream", "out", "out_is_large", "peer_initial_window",
+        "peer_max_frame", "peer_max_streams", "queued_bytes", "receive_room", "send_room", "streams",
+        "touched", "writable",
     )  # fmt: skip
 
     is_client = False
     # Whether the sender's connection window is refilled on receipt instead of as bytes drain. True toward
     # replicas: their connections are shared by many clients, and a slow one must not stall the others.
     credit_on_receipt = False
-    stream_window = 256 * 1024
+    stream_window = 256 * 1024  # that a stream begins with
+    wide_window = 256 * 1024  # that it may get when its bytes are taken (`may_widen`)
     connection_window = 4 << 20
     max_streams = 1024  # that we let the peer open
+    queue_limit = 1 << 62  # bytes that may wait in all streams' queues before `on_backlog`
 
-    def __init__(self, touched: "list[Sender]") -> None:
+    def __init__(self, touched: "list[Sender]", held: Held | None = None) -> None:
         self.touched = touched
+        self.held = held if held is not None else Held(1 << 62)
+        self.queued_bytes = 0  # over all streams
         self.out: list[Buffer] = []
         self.out_is_large = False  # out holds views of large payloads: write it scattered, do not join
         self.has_output = False  # since the last take_output
@@ -60,10 +74,10 @@ class Sender:
         self.peer_max_frame = frames.DEFAULT_MAX_FRAME
         self.peer_max_streams = frames.LARGEST_WINDOW
         self.send_room = frames.DEFAULT_WINDOW
+        self.granted = frames.DEFAULT_WINDOW  # by the peer since the start: less send_room, what was sent
         self.receive_room = self.connection_window
         self.drained = 0
-        self._stream_step = self.stream_window >> 1  # bytes to be credited at a time
-        self._connection_step = self.connection_window >> 1
+        self._connection_step = self.connection_window >> 1  # bytes to be credited at a time
         self.goaway_sent = False
         self._abandoned: dict[bytes, None] = {}  # what we reset, oldest first
         self._forgotten = CONNECTION  # the highest that fell out of it
@@ -71,6 +85,13 @@ class Sender:
 
     def on_drained(self, stream: Stream, size: int) -> None:
         """``size`` bytes that had waited in ``stream``'s queue have left (or were thrown away)."""
+
+    def may_widen(self, stream: Stream) -> bool:  # noqa: ARG002 # for those who override it
+        """Whether ``stream``, whose first bytes have drained, gets the wide window from now on."""
+        return True
+
+    def on_backlog(self) -> None:
+        """More than ``queue_limit`` bytes wait here, or more than `Held.limit` everywhere."""
 
     def send(self, part: bytes) -> None:
         self.out.append(part)
@@ -151,10 +172,19 @@ class Sender:
             return True
         if stream.queue is None:
             stream.queue = deque()
+        if isinstance(payload, memoryview) and len(payload.obj) > 4 * size:  # type: ignore[arg-type] # bytes
+            payload = bytes(payload)  # a small piece must not keep the large read that it came in
         stream.queue.append((payload, end_stream))
         stream.queued_bytes += size
+        self._count_queued(size)
         self._pump(stream)
+        if self.queued_bytes > self.queue_limit or self.held.total > self.held.limit:
+            self.on_backlog()
         return False
+
+    def _count_queued(self, change: int) -> None:
+        self.queued_bytes += change
+        self.held.total += change
 
     def _emit_data(self, stream: Stream, payload: Buffer, size: int, end_stream: bool) -> None:
         head = size.to_bytes(3, "big") + (b"\0\1" if end_stream else b"\0\0") + stream.id
@@ -196,6 +226,7 @@ class Sender:
         if stream.queue is not None:
             size, stream.queued_bytes, stream.queue = stream.queued_bytes, 0, None
             self.blocked.pop(stream, None)
+            self._count_queued(-size)
             self.on_drained(stream, size)
 
     def credit(self, stream: Stream, size: int) -> None:
@@ -206,7 +237,10 @@ class Sender:
                 self.credit_connection(0)
         if not stream.receive_closed:
             stream.drained += size
-            if stream.drained >= self._stream_step:
+            if stream.drained >= stream.credit_at:
+                if stream.credit_at < self.wide_window >> 1 and self.may_widen(stream):
+                    stream.credit_at = self.wide_window >> 1
+                    stream.drained += self.wide_window - self.stream_window
                 stream.receive_room += stream.drained
                 self.send(frames.window_update(stream.id, stream.drained))
                 stream.drained = 0
@@ -268,6 +302,7 @@ class Sender:
             stream.queue = None
             self.blocked.pop(stream, None)
         if sent:
+            self._count_queued(-sent)
             self.on_drained(stream, sent)
 
     def _close_send(self, stream: Stream) -> None:

@@ -27,6 +27,7 @@ class Stream:
 
     __slots__ = (
         "connection",
+        "credit_at",
         "drained",
         "id",
         "partner",
@@ -45,6 +46,7 @@ class Stream:
         self.send_room = connection.peer_initial_window
         self.receive_room = connection.stream_window
         self.drained = 0
+        self.credit_at = connection.stream_window >> 1  # drained bytes that are worth a WINDOW_UPDATE
         self.queue: deque[Queued] | None = None  # None while nothing waits: the usual case
         self.queued_bytes = 0
         self.receive_closed = False  # the peer ended its half

@@ -9,21 +9,25 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
 import uvloop
 
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.wire import RouterTable
+from tritonfleet.router.board import Board
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
+from tritonfleet.router.leaving import Drain, empty_queue, let_nobody_in
 from tritonfleet.router.management import LOOPBACK, Management
 from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
-from tritonfleet.router.transport import flush_all
 from tritonfleet.router.watchdog import watch
 
 log = logging.getLogger("tritonfleet.router")
@@ -31,6 +35,10 @@ log = logging.getLogger("tritonfleet.router")
 EXIT_CANNOT_LISTEN = 98
 EXIT_BAD_ARGUMENTS = 2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+HANDSHAKE_S = 1.0  # that a client which was just accepted gets for TLS when we end
+BACKLOG = 1024  # connections that wait to be accepted
+JOINS = "TRITONFLEET_JOINS"  # "1": other workers serve this address already
+JOIN_WAIT_S, JOIN_LOOK_S = 10.0, 0.02
 TABLE_WAIT_S = 2.0  # after its start a worker's calls wait this long for a first table
 
 
@@ -43,9 +51,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--drain-timeout", type=float, default=30.0, help="seconds calls may take after SIGTERM"
     )
     parser.add_argument("--workers", type=int, default=1, help="how many workers share this address")
+    parser.add_argument("--board", type=Path, help="a file that the workers share what is in flight by")
     parser.add_argument("--connections", type=int, default=2, help="connections per replica")
     parser.add_argument(
         "--management", default=",".join(LOOPBACK), help="networks whose clients may change the servers"
+    )
+    parser.add_argument(
+        "--limits",
+        type=lambda text: msgspec.json.decode(text, type=RouterLimits),
+        default=RouterLimits(),
+        help="JSON: what a client may do (tritonfleet.core.limits)",
     )
     parser.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key clients must use TLS")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
@@ -61,8 +76,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def listening_socket(address: str) -> socket.socket:
-    """Bind with SO_REUSEPORT, so that several workers share one port. Raises OSError."""
+def bound_socket(address: str) -> socket.socket:
+    """Bind with SO_REUSEPORT, so that several workers share one port. It does not listen yet, so no
+    connection comes here instead of to the others. Raises OSError."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -71,7 +87,6 @@ def listening_socket(address: str) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((host, int(port)))
-        sock.listen(1024)
     except OSError:
         sock.close()
         raise
@@ -79,89 +94,106 @@ def listening_socket(address: str) -> socket.socket:
     return sock
 
 
-class Drain:
-    """Two-step GOAWAY to every client, then wait for their calls."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._changed = asyncio.Event()
-        dispatcher.client_drained = lambda _client: self._changed.set()
-
-    async def run(self, timeout_s: float) -> int:
-        """Returns how many calls were still running when the time was over."""
-        for client in list(self._dispatcher.clients):
-            client.begin_drain()
-        flush_all(self._dispatcher.touched)
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while asyncio.get_running_loop().time() < deadline:
-            for client in list(self._dispatcher.clients):
-                if not client.streams:
-                    client.close()
-            if not self._dispatcher.clients:
-                return 0
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(0.1):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-        return sum(len(client.streams) for client in self._dispatcher.clients)
-
-
-async def serve(arguments: argparse.Namespace, sock: socket.socket) -> None:
+async def serve(arguments: argparse.Namespace, sock: socket.socket, *, joins: bool) -> None:
+    """``joins``: other workers serve the address already, so it listens when it can serve, not before."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    dispatcher = Dispatcher(arguments.connections, arguments.workers)
-    own = None
-    watching = asyncio.create_task(watch(dispatcher))
-    link = None
-    if arguments.control is not None:
-        dispatcher.awaits_table = True
-        dispatcher.own = own = FleetAnswers(
-            dispatcher, arguments.control, Management(arguments.management.split(","))
-        )
-        loop.call_later(TABLE_WAIT_S, dispatcher.stop_awaiting_table)
-    else:
-        dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))
+    async with AsyncExitStack() as closing:
+        board = _board(arguments.board)
+        if board is not None:
+            closing.callback(board.close)
+        dispatcher = Dispatcher(arguments.connections, arguments.workers, arguments.limits, board)
+        tasks = [asyncio.create_task(watch(dispatcher))]
+        if arguments.control is None:
+            dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))
+        else:
+            dispatcher.awaits_table = True
+            own = FleetAnswers(dispatcher, arguments.control, Management(arguments.management.split(",")))
+            dispatcher.own = own
+            closing.push_async_callback(own.close)
+            if joins:
+                tasks.append(_follow_controller(dispatcher, arguments, closing))
+                await _table_is_there(dispatcher, stop)
+            loop.call_later(TABLE_WAIT_S, dispatcher.stop_awaiting_table)
+        server = await _listen(dispatcher, arguments, sock, tasks)
+        if arguments.control is not None and not joins:
+            tasks.append(_follow_controller(dispatcher, arguments, closing))
+        gc.collect()
+        gc.freeze()  # what start-up made lives for ever: the collector need not look at it again
+        await stop.wait()
+        await _leave(dispatcher, arguments, sock, server)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for replica in (*dispatcher.replicas.values(), *dispatcher.retired.values()):
+            await replica.close()
+
+
+def _board(path: Path | None) -> Board | None:
+    try:
+        return Board(path) if path is not None else None
+    except OSError as error:
+        log.warning("choosing replicas by this worker's requests alone: %s", error)
+        return None
+
+
+def _follow_controller(
+    dispatcher: Dispatcher, arguments: argparse.Namespace, closing: AsyncExitStack
+) -> asyncio.Task[None]:
+    from tritonfleet.router.control import ControlLink  # httpx is slow to import: whoever can listens first
+
+    link = ControlLink(dispatcher, arguments.control, arguments.worker)
+    closing.push_async_callback(link.close)
+    return asyncio.create_task(link.run())
+
+
+async def _table_is_there(dispatcher: Dispatcher, stop: asyncio.Event) -> None:
+    """Wait for a table and for connections to its replicas, or until it has taken too long."""
+    deadline = dispatcher.loop.time() + JOIN_WAIT_S
+    while not stop.is_set() and dispatcher.loop.time() < deadline:
+        if dispatcher.table is not None and not any(one.untried for one in dispatcher.replicas.values()):
+            return
+        await asyncio.sleep(JOIN_LOOK_S)
+
+
+async def _listen(
+    dispatcher: Dispatcher,
+    arguments: argparse.Namespace,
+    sock: socket.socket,
+    tasks: list[asyncio.Task[None]],
+) -> asyncio.AbstractServer | TlsListener:
     server: asyncio.AbstractServer | TlsListener
-    reloading = None
     if arguments.tls_cert is not None:
         files = TlsFiles(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
         server = TlsListener(sock, files, lambda: TlsClientConnection(dispatcher))
         await server.start()
-        reloading = asyncio.create_task(server.watch())
+        tasks.append(asyncio.create_task(server.watch()))
     else:
-        server = await loop.create_server(lambda: ClientConnection(dispatcher), sock=sock)
+        server = await dispatcher.loop.create_server(
+            lambda: ClientConnection(dispatcher), sock=sock, backlog=BACKLOG
+        )
+    dispatcher.listening = True
     log.info("listening on %s", arguments.listen)
-    following = None
-    if arguments.control is not None:
-        from tritonfleet.router.control import ControlLink  # httpx is slow to import: listen first
+    return server
 
-        link = ControlLink(dispatcher, arguments.control, arguments.worker)
-        following = asyncio.create_task(link.run())
-    gc.collect()
-    gc.freeze()  # what start-up made lives for ever: the collector need not look at it again
-    await stop.wait()
+
+async def _leave(
+    dispatcher: Dispatcher,
+    arguments: argparse.Namespace,
+    sock: socket.socket,
+    server: asyncio.AbstractServer | TlsListener,
+) -> None:
     log.info("draining %d client connections, at most %g s", len(dispatcher.clients), arguments.drain_timeout)
-    if reloading is not None:
-        reloading.cancel()
-        await asyncio.gather(reloading, return_exceptions=True)
+    dispatcher.draining = True
+    let_nobody_in(sock)
+    await empty_queue(sock)
     server.close()
-    left = await Drain(dispatcher).run(arguments.drain_timeout)
+    handshake_s = 0.0 if arguments.tls_cert is None else HANDSHAKE_S
+    left = await Drain(dispatcher).run(arguments.drain_timeout, handshake_s)
     if left:
         log.warning("%d calls were still running when the drain timeout ended", left)
-    if following is not None and link is not None:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await link.close()
-    if own is not None:
-        await own.close()
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    for replica in (*dispatcher.replicas.values(), *dispatcher.retired.values()):
-        await replica.close()
 
 
 def keep_freed_memory() -> None:
@@ -182,8 +214,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("hpack").setLevel(logging.WARNING)
+    joins = os.environ.get(JOINS) == "1"
     try:
-        sock = listening_socket(arguments.listen)
+        sock = bound_socket(arguments.listen)
+        if not joins:
+            sock.listen(BACKLOG)  # clients may connect while the rest of us is being imported
     except (OSError, ValueError) as error:
         log.error("cannot listen on %s: %s", arguments.listen, error)
         return EXIT_CANNOT_LISTEN
@@ -193,7 +228,7 @@ def main() -> int:
         except OSError as error:
             log.error("the certificate files of router.tls do not fit: %s", error)
             return EXIT_BAD_ARGUMENTS
-    uvloop.run(serve(arguments, sock))
+    uvloop.run(serve(arguments, sock, joins=joins))
     return 0
 
 

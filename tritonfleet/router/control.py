@@ -81,6 +81,7 @@ class ControlLink:
                 sum(replica.in_flight for replica in dispatcher.replicas.values()),
                 len(dispatcher.clients),
                 len(dispatcher.retired),
+                dispatcher.listening,
             )
             if totals != last_totals or slept >= IDLE_INTERVAL_S:
                 if await self._post():

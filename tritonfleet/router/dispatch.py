@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from tritonfleet.core.balance import POLICIES, Policy, late_bind
+from tritonfleet.core.balance import POLICIES, late_bind
 from tritonfleet.core.ejection import in_panic
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.wire import RouterTable, TableReplica
-from tritonfleet.http2.sending import Sender
+from tritonfleet.http2.sending import Held, Sender
 from tritonfleet.router import grpc
+from tritonfleet.router.board import Board, SharingTouched, shared
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.ends import REPLAY_BYTES, Ends
 from tritonfleet.router.grpc import Status
@@ -47,14 +49,25 @@ class OwnAnswers(Protocol):
 class Dispatcher(Ends):
     """All of one worker's state: the table in force, its replicas, the clients, the counters."""
 
-    def __init__(self, connections_per_replica: int = 2, workers: int = 1) -> None:
+    def __init__(
+        self,
+        connections_per_replica: int = 2,
+        workers: int = 1,
+        limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
+        board: Board | None = None,
+    ) -> None:
         super().__init__()
-        self.touched = Touched()
+        self.board = board
+        self.limits = limits
+        self.held = Held(limits.held_by_all)
+        self.listening = False
+        self.draining = False  # told to end: who connects now is told so at once
+        self.touched = Touched() if board is None else SharingTouched(self._publish)
         self.clients: set[ClientConnection] = set()
         self.retired: dict[str, Replica] = {}  # left the table with calls still running
         self.table: RouterTable | None = None
         self.awaits_table = False  # a first table is expected any moment: calls wait for it
-        self.policy: Policy = POLICIES["least_requests"]()
+        self.policy = shared(POLICIES["least_requests"](), board)
         self.own: OwnAnswers | None = None  # answers fleet-wide RPCs; None: a replica answers them
         self.client_drained: Callable[[ClientConnection], None] = lambda _client: None
         self.workers = workers  # that share the address: what one pins the others must find
@@ -73,7 +86,7 @@ class Dispatcher(Ends):
     def apply(self, table: RouterTable) -> None:
         """Take over a newer picture of the fleet."""
         if table.policy != self.policy.name and table.policy in POLICIES:
-            self.policy = POLICIES[table.policy]()
+            self.policy = shared(POLICIES[table.policy](), self.board)
         self.retry = table.settings.retry
         self.work.configure(table.settings)
         self.work.sleep(table.asleep, self.loop.time())
@@ -93,6 +106,7 @@ class Dispatcher(Ends):
                 known.update(row)
         self._forget_idle()
         self.table = table
+        self.look_at_board()
         self.room_changed()
         flush_all(self.touched)
 
@@ -103,6 +117,14 @@ class Dispatcher(Ends):
         if any(peer.row.pool == row.pool and now - peer.since > SETTLED_S for peer in self.replicas.values()):
             replica.start_slow()
         return replica
+
+    def _publish(self) -> None:
+        if self.board is not None:
+            self.board.publish((*self.replicas.values(), *self.retired.values()))
+
+    def look_at_board(self) -> None:
+        if self.board is not None:
+            self.board.look((*self.replicas.values(), *self.retired.values()))
 
     def _forget_idle(self) -> None:
         for instance, replica in list(self.retired.items()):

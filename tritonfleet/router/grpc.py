@@ -87,6 +87,7 @@ FROM_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 
 
 # What a person with a browser or curl gets to read.
 NOT_GRPC = b"tritonfleet: this address speaks gRPC: POST with content-type application/grpc\n"
+BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 NOT_GRPC_FIELDS = ((b"content-type", b"text/plain"), (b"content-length", str(len(NOT_GRPC)).encode()))
 
 
@@ -102,12 +103,13 @@ class RequestInfo:
         "path",
         "plain",
         "refusal",
+        "refusal_body",
         "repeatable",
         "streaming",
         "timeout_s",
     )
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, most_metadata: int = 8192) -> None:
         self.path = fields.get(b":path") or b""
         self.names_model = self.path in MODEL_RPCS
         self.infers = self.path in INFER_RPCS
@@ -119,7 +121,8 @@ class RequestInfo:
         )
         self.timeout_s = parse_timeout(fields.get(b"grpc-timeout"))
         self.fault = request_fault(fields.items)
-        self.refusal = self._refusal(fields)
+        self.refusal_body = NOT_GRPC
+        self.refusal = self._refusal(fields) or self._unfit(fields, most_metadata)
         length = fields.get(b"content-length")
         self.content_length = int(length) if length and not self.fault else None
         # The usual request: there is nothing to do about it before its body comes.
@@ -137,6 +140,33 @@ class RequestInfo:
         if not content_type.startswith(b"application/grpc"):
             return encode(((b":status", b"415"), *NOT_GRPC_FIELDS))
         return None
+
+    def _unfit(self, fields: Fields, most_metadata: int) -> bytes | None:
+        """The answer to a gRPC request whose metadata a replica would answer by ending the connection, which
+        it shares with other clients' calls (CVE-2023-32732), or None."""
+        text = ""
+        if fields.size > most_metadata:
+            status = Status.RESOURCE_EXHAUSTED
+            text = f"the metadata has {fields.size} bytes, at most {most_metadata} are taken"
+        elif broken := [
+            name for name, value in fields.items if name[-4:] == b"-bin" and not is_base64(value)
+        ]:
+            status = Status.INTERNAL
+            text = f"metadata {broken[0].decode('ascii', 'replace')!r} is not base64"
+        if not text:
+            return None
+        self.refusal_body = b""
+        return trailers_only(status, f"tritonfleet: {text}")
+
+
+def is_base64(value: bytes) -> bool:
+    """Whether ``-bin`` metadata can be read: base64 with or without its padding; several, with commas."""
+    for part in value.split(b","):
+        bare = part.rstrip(b"=")
+        padding = len(part) - len(bare)
+        if len(bare) % 4 == 1 or (padding and len(part) % 4) or not BASE64.issuperset(bare):
+            return False
+    return True
 
 
 TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -160,9 +190,9 @@ def with_timeout(fields: Fields, left_s: float) -> bytes:
     return encode(tuple((name, value if name == b"grpc-timeout" else given) for name, given in fields.items))
 
 
-def request_info(fields: Fields) -> RequestInfo:
+def request_info(fields: Fields, most_metadata: int = 8192) -> RequestInfo:
     if fields.info is None:
-        fields.info = RequestInfo(fields)
+        fields.info = RequestInfo(fields, most_metadata)
     info: RequestInfo = fields.info
     return info
 

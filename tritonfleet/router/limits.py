@@ -1,16 +1,7 @@
-"""How much of what costs us work and brings nothing a client may send. Real clients never come near.
+"""Counting what costs us work and brings nothing. The figures are in `core.limits`."""
 
-The figures are those of nghttp2 and Envoy, or laxer: limits that are too tight broke real gRPC traffic before
-(hyperium/h2 issue 856).
-"""
-
-RESETS, RESETS_PER_S = 1000.0, 100.0  # calls a client takes back; nghttp2: 1000 and 33/s
-UNPRODUCTIVE, UNPRODUCTIVE_PER_S = 2000.0, 200.0  # PING, SETTINGS, PRIORITY, empty or tiny frames ...
-UNPRODUCTIVE_PER_CALL = (
-    20.0  # ... and so many with every call: gRPC's C core pings with DATA to measure the path
-)
-HANDSHAKE_S = 10.0  # from connecting to the first SETTINGS, and from HEADERS to END_HEADERS
-STALLED_S = 60.0  # without progress in what we have to send; Envoy closes after 5 minutes
+CONTROL_FRAMES_PER_CALL = 20.0  # earned with every call: gRPC's C core pings with DATA to measure the path
+BRIEF_S = 1.0  # a call taken back later than that was no rapid reset: its client gave up on it
 
 
 class TokenBucket:

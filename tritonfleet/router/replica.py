@@ -35,6 +35,9 @@ class ReplicaConnection(SocketConnection):
 
     is_client = True
     credit_on_receipt = True
+    # An answer begins with little room and gets more when its client takes it, so that one who asks much and
+    # takes nothing fills little memory.
+    stream_window = 16 * 1024
 
     def __init__(self, dispatcher: Dispatcher, replica: Replica) -> None:
         self.dispatcher = dispatcher
@@ -85,6 +88,10 @@ class ReplicaConnection(SocketConnection):
         if leg.partner is not None and size > known:
             leg.partner.connection.credit(leg.partner, size - known)
 
+    def may_widen(self, stream: Stream) -> bool:
+        call: Call | None = stream.partner  # type: ignore[assignment] # see on_headers
+        return call is not None and call.connection.widens(stream)  # type: ignore[attr-defined] # a Call's is a ClientConnection
+
     def on_settings(self) -> None:
         self.dispatcher.room_changed()
 
@@ -132,6 +139,7 @@ class Replica:
         self.pace = row.pace  # the larger of paces.value and the table's, one look-up nearer
         self.slow_starts = 0
         self.since = dispatcher.loop.time()
+        self.elsewhere: tuple[int, ...] = ()  # other workers' cells for it (`router.board`)
         self.stats: dict[str, CallStats] = {}
         self.connections: list[ReplicaConnection] = []
         self.reachable = True  # until an attempt to connect fails

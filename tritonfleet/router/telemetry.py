@@ -22,6 +22,7 @@ def telemetry(dispatcher: Dispatcher, *, worker: int, pid: int, started_at: floa
         replicas=tuple(_replica(replica, perf_counter()) for replica in replicas),
         calls=tuple(call for replica in replicas for call in _calls(replica)),
         waiting=dispatcher.waiting_count,
+        listening=dispatcher.listening,
         waiting_by_model={
             name: work.waiting for name, work in dispatcher.work.models.items() if work.waiting
         },

@@ -73,7 +73,9 @@ class TlsListener:
         stamp, context = self._files.stamp(), self._files.context()
         loop = asyncio.get_running_loop()
         before = self._server
-        self._server = await loop.create_server(self._connection, sock=self._sock.dup(), ssl=context)
+        self._server = await loop.create_server(
+            self._connection, sock=self._sock.dup(), ssl=context, backlog=1024
+        )
         self._stamp = stamp
         if before is not None:
             before.close()

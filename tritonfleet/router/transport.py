@@ -6,7 +6,7 @@ from typing import cast
 
 from tritonfleet.http2.connection import Connection
 from tritonfleet.http2.frames import ErrorCode, ProtocolError
-from tritonfleet.http2.sending import Sender
+from tritonfleet.http2.sending import Held, Sender
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,15 @@ class Touched(list[Sender]):
 class SocketConnection(Connection, asyncio.Protocol):
     """A `Connection` on an asyncio transport."""
 
-    __slots__ = ("_call_soon", "_outbox", "transport")
+    __slots__ = ("_call_soon", "_outbox", "transport", "turn_waits")
+    reads_only_while_writable = False
 
-    def __init__(self, touched: Touched, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, touched: Touched, loop: asyncio.AbstractEventLoop, held: Held | None = None) -> None:
         self.transport: asyncio.Transport | None = None
+        self.turn_waits = False  # a rest of what was read is still to be looked at
         self._outbox = touched
         self._call_soon = loop.call_soon
-        super().__init__(touched)
+        super().__init__(touched, held)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -53,6 +55,31 @@ class SocketConnection(Connection, asyncio.Protocol):
         if outbox and not outbox.scheduled:
             outbox.scheduled = True
             self._call_soon(flush_all, outbox)
+        if self.interrupted:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """So much was asked at once that it is the other connections' turn; no more is read meanwhile."""
+        self.interrupted = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.turn_waits = True
+            self.choose_reading()
+            self._call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self.turn_waits = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.data_received(b"")
+            self.choose_reading()
+
+    def choose_reading(self) -> None:
+        """Read from the socket, or leave what comes there."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self.turn_waits or (self.reads_only_while_writable and not self.writable):
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def flush(self) -> None:
         transport = self.transport

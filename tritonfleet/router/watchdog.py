@@ -4,7 +4,8 @@ import asyncio
 import logging
 
 from tritonfleet.core.ejection import for_age
-from tritonfleet.router import limits
+from tritonfleet.http2.frames import ErrorCode
+from tritonfleet.http2.stream import Stream
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
@@ -28,6 +29,9 @@ def look(dispatcher: Dispatcher, now: float) -> None:
     dispatcher.budget.tick(dispatcher.requests_total)
     dispatcher.sequences.sweep(now)
     dispatcher.work.expire(now)
+    if dispatcher.board is not None:
+        dispatcher.board.sweep()
+        dispatcher.look_at_board()
     for replica in dispatcher.replicas.values():
         replica.paces.relax(INTERVAL_S)
         replica.settle_pace()
@@ -50,16 +54,36 @@ def _hurry(client: ClientConnection, now: float) -> None:
         client.block_since = client.block_since if client.block_since is not None else now
     else:
         client.block_since = None
-    why = ""
-    if not client.greeted and now - client.opened_at > limits.HANDSHAKE_S:
-        why = f"no HTTP/2 settings within {limits.HANDSHAKE_S:g} s"
-    elif client.block_since is not None and now - client.block_since > limits.HANDSHAKE_S:
-        why = f"a header block was not ended within {limits.HANDSHAKE_S:g} s"
-    elif client.stalled_since is not None and now - client.stalled_since > limits.STALLED_S:
-        why = f"answers were not read for {limits.STALLED_S:g} s"
+    why, limits = "", client.limits
+    if not client.greeted and now - client.opened_at > limits.greeting_s:
+        why = f"no HTTP/2 settings within {limits.greeting_s:g} s"
+    elif client.block_since is not None and now - client.block_since > limits.greeting_s:
+        why = f"a header block was not ended within {limits.greeting_s:g} s"
+    elif client.stalled_since is not None and now - client.stalled_since > limits.stalled_s:
+        why = f"answers were not read for {limits.stalled_s:g} s"
     if why:
         log.info("hanging up on %r: %s", client, why)
         client.abort()
+    elif client.blocked or client.stuck:
+        _end_stuck(client, now)
+
+
+def _end_stuck(client: ClientConnection, now: float) -> None:
+    """Reset the streams whose window the client has kept shut for too long: what waits there is held for
+    nothing. Progress is seen by what waits first, which is another object once any of it has left."""
+    seen: dict[Stream, tuple[object, float]] = {}
+    for stream in list(client.blocked):
+        first = stream.queue[0] if stream.queue else None
+        before, since = client.stuck.get(stream, (None, now))
+        if first is None or first is not before:
+            since = now
+        if now - since > client.limits.stalled_s:
+            log.info("%r: %r took nothing for %g s", client, stream, now - since)
+            client.send_reset(stream, ErrorCode.CANCEL)
+            client.dispatcher.cancel(stream)
+        else:
+            seen[stream] = first, since
+    client.stuck = seen
 
 
 def _take_back(dispatcher: Dispatcher, replica: Replica) -> None:

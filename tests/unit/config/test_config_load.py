@@ -6,6 +6,8 @@ import pytest
 from fleet_files import POOL, SMALLEST, Folder
 
 from tritonfleet.config import Address, ConfigError, CpuSlots, load_fleet, pool_hash
+from tritonfleet.config.limits_spec import LimitsSpec
+from tritonfleet.core.limits import RouterLimits
 
 SHIPPED = Path(__file__).parents[3] / "tritonfleet.yaml"
 
@@ -499,3 +501,9 @@ def test_certificates_are_looked_for_beside_the_file(folder: Folder) -> None:
     spec = folder.load(tls)
     assert spec.router.tls is not None
     assert spec.router.tls.cert == str(folder.path / "a.pem")
+
+
+def test_the_limits_of_the_file_are_those_of_the_router() -> None:
+    assert LimitsSpec().figures() == RouterLimits()
+    given = LimitsSpec.model_validate({"streams": 7, "metadata": "4k", "stalled_timeout": "2m"})
+    assert given.figures() == RouterLimits(streams=7, metadata=4096, stalled_s=120.0)

@@ -332,7 +332,7 @@ async def test_interpolation_uses_the_callers_environment(api: Running) -> None:
     [
         ({"router__listen": "127.0.0.1:9"}, 409, "router.listen: 127.0.0.1:8001 → 127.0.0.1:9"),
         ({"name": "other"}, 409, "name: paper → other"),
-        ({"router__workers": 2}, 409, "router.workers: 1 → 2"),
+        ({"metrics__listen": "127.0.0.1:9"}, 409, "metrics.listen"),
         ({"pools__main__replicas__mix": 2}, 422, "pools.main.replicas.mix: unknown key"),
     ],
 )

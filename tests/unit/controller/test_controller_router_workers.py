@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_parts import paths_of, spec_of, until
+from controller_parts import paths_of, report, spec_of, until
 
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.router_workers import AddressTakenError, RouterWorkers, check_address
@@ -172,3 +172,77 @@ async def test_workers_are_told_the_certificates(parts: Parts) -> None:
     assert not [word for word in plain if word.startswith("--tls")]
     mutual = parts.workers(tls={"cert": "/c.pem", "key": "/c.key", "client_ca": "/ca.pem"})._command(0)
     assert mutual[-6:] == ("--tls-cert", "/c.pem", "--tls-key", "/c.key", "--tls-client-ca", "/ca.pem")
+
+
+# ---------------------------------------------------------------- one by one
+
+
+@asynccontextmanager
+async def reporting(workers: RouterWorkers) -> AsyncIterator[None]:
+    """What every running worker would report if a controller listened."""
+
+    async def report_all() -> None:
+        while True:
+            for info in workers.infos(0.0):
+                if info.running:
+                    workers._telemetry.take(report(worker=info.index, pid=info.pid, revision=1), 0.0)
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(report_all())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_each_new_worker_serves_before_an_old_one_ends(parts: Parts) -> None:
+    async with parts.running(workers=2) as workers, reporting(workers):
+        before = pids(workers)
+        most, fewest = 0, 99
+        workers.replace(workers._spec, "test")
+        while set(pids(workers)) & set(before) or len(workers.running) > 2:
+            most, fewest = max(most, len(workers.running)), min(fewest, len(workers.running))
+            await asyncio.sleep(0.01)
+        assert (fewest, most) == (2, 3)
+        assert len(workers.running) == 2
+        assert parts.reasons("router.exited") == []
+        assert parts.reasons("router.stopped") == [f"worker {n} has finished its calls" for n in (0, 1)]
+        assert parts.processes() == set(pids(workers))
+        await workers.stop(5)
+
+
+async def test_their_number_changes_with_the_file(parts: Parts) -> None:
+    async with parts.running() as workers, reporting(workers):
+        for count in (3, 1):
+            workers.replace(workers._spec.model_copy(update={"workers": count}), "test")
+            await until(lambda: workers._replacing is not None and workers._replacing.done())
+            assert len(workers.running) == count
+            assert parts.processes() == set(pids(workers))
+        await workers.stop(5)
+
+
+async def test_a_replacement_that_does_not_serve_is_given_up(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tritonfleet.controller.router_workers.TAKE_OVER_S", 0.3)
+    async with parts.running() as workers:
+        before = pids(workers)
+        workers.replace(workers._spec, "test")
+        await until(lambda: bool(parts.reasons("router.failed")))
+        await until(lambda: parts.processes() == set(before))
+        await until(lambda: pids(workers) == before)
+        (why,) = parts.reasons("router.failed")
+        assert why.endswith("the workers stay: worker 1 did not report within 0.3 s")
+        await workers.stop(5)
+
+
+async def test_a_controller_that_died_between_keeps_the_newest(parts: Parts) -> None:
+    async with parts.running() as workers, reporting(workers):
+        (old,) = pids(workers)
+        assert await workers._add_worker()
+        (new,) = set(pids(workers)) - {old}
+    async with parts.running() as workers:
+        assert pids(workers) == [new]
+        await until(lambda: parts.processes() == {new})
+        await workers.stop(5)

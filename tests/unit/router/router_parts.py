@@ -13,6 +13,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
@@ -129,13 +130,18 @@ class ScriptedReplica:
 class Router:
     """A worker's dispatcher with a listening socket, in this loop."""
 
-    def __init__(self, replicas: list[ScriptedReplica], policy: str = "round_robin") -> None:
+    def __init__(
+        self,
+        replicas: list[ScriptedReplica],
+        policy: str = "round_robin",
+        limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
+    ) -> None:
         self.scripted = replicas
         self.policy = policy
         self.revision = 0
         self.slots: dict[str, int] = {}
         self.settings = RouterSettings()
-        self.dispatcher = Dispatcher(connections_per_replica=1)
+        self.dispatcher = Dispatcher(connections_per_replica=1, limits=limits)
         self.port = 0
 
     def table(self, *, draining: tuple[int, ...] = (), without: tuple[int, ...] = ()) -> RouterTable:
@@ -173,12 +179,15 @@ class Router:
 
 @asynccontextmanager
 async def router_of(
-    *replicas: ScriptedReplica, policy: str = "round_robin", slots: dict[str, int] | None = None
+    *replicas: ScriptedReplica,
+    policy: str = "round_robin",
+    slots: dict[str, int] | None = None,
+    limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
 ) -> AsyncIterator[Router]:
     """A started router over started replicas; afterwards nothing is in flight any more, whatever happened."""
     for replica in replicas:
         await replica.start()
-    router = Router(list(replicas), policy)
+    router = Router(list(replicas), policy, limits)
     router.slots = slots or {}
     await router.start()
     try:

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import h2.events
-import pytest
 from router_parts import Request, ScriptedReplica, raw_client, router_of, until
 
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import encode
 from tritonfleet.http2.frames import ErrorCode
-from tritonfleet.router import limits, watchdog
+from tritonfleet.router import watchdog
 from tritonfleet.router.limits import TokenBucket
 
+LIMITS = RouterLimits()
 REQUEST = encode(
     (
         (b":method", b"POST"),
@@ -79,40 +80,6 @@ def opened(number: int) -> bytes:
     return frames.headers(sid(number), REQUEST, False, 16_384)
 
 
-FLOODS = {
-    "ping": frames.ping(b"12345678") * 3000,
-    "settings": frames.settings({}) * 3000,
-    "priority": frames.frame(frames.PRIORITY, 0, sid(1), bytes(5)) * 3000,
-    "unknown frames": frames.frame(0x42, 0, sid(0), b"") * 3000,
-    "empty data": opened(1) + frames.frame(frames.DATA, 0, sid(1)) * 3000,
-    "dribbled windows": frames.window_update(sid(0), 1) * 3000,
-    "rapid reset": b"".join(
-        opened(number)
-        + frames.frame(frames.DATA, 0, sid(number), b"\0\0\0\0\5")
-        + frames.rst_stream(sid(number), 8)
-        for number in range(1, 3001, 2)
-    ),
-    "settings in one frame": frames.settings(dict.fromkeys(range(100, 140), 1)),
-    "continuations": frames.frame(frames.HEADERS, 0, sid(1), b"")
-    + frames.frame(frames.CONTINUATION, 0, sid(1)) * 20,
-}
-
-
-@pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_ends_the_connection_and_harms_nobody(flood: str) -> None:
-    async with (
-        router_of(ScriptedReplica()) as router,
-        raw_client(router.port) as neighbour,
-        attacker(router.port) as enemy,
-    ):
-        await enemy.send(FLOODS[flood])
-        code, words = await enemy.goaway()
-        assert code == ErrorCode.ENHANCE_YOUR_CALM
-        assert words
-        for _ in range(5):
-            assert (await neighbour.finished(neighbour.request(b"")))[0] == 0
-
-
 async def test_ordinary_use_is_no_flood() -> None:
     """More calls, cancels and pings than any limit's burst, at the rate of a busy client."""
     async with router_of(ScriptedReplica()) as router, raw_client(router.port) as client:
@@ -146,9 +113,9 @@ async def test_who_never_greets_is_hung_up_on() -> None:
     async with router_of(ScriptedReplica()) as router, attacker(router.port, greet=False) as enemy:
         await until(lambda: len(router.dispatcher.clients) == 1)
         now = router.dispatcher.loop.time()
-        watchdog.look(router.dispatcher, now + limits.HANDSHAKE_S - 1)
+        watchdog.look(router.dispatcher, now + LIMITS.greeting_s - 1)
         assert len(router.dispatcher.clients) == 1
-        watchdog.look(router.dispatcher, now + limits.HANDSHAKE_S + 1)
+        watchdog.look(router.dispatcher, now + LIMITS.greeting_s + 1)
         await until(lambda: not router.dispatcher.clients)
         assert (await enemy.goaway())[0] == -1
 
@@ -160,7 +127,7 @@ async def test_a_header_block_must_end_in_time() -> None:
         now = router.dispatcher.loop.time()
         watchdog.look(router.dispatcher, now)
         assert len(router.dispatcher.clients) == 1
-        watchdog.look(router.dispatcher, now + limits.HANDSHAKE_S + 1)
+        watchdog.look(router.dispatcher, now + LIMITS.greeting_s + 1)
         await until(lambda: not router.dispatcher.clients)
 
 
@@ -182,9 +149,128 @@ async def test_who_does_not_read_is_not_read_from_and_hung_up_on() -> None:
             held = sum(stream.queued_bytes for stream in client.streams.values())
             assert held <= 100 * client.stream_window
             now = router.dispatcher.loop.time()
-            watchdog.look(router.dispatcher, now + limits.STALLED_S + 1)
+            watchdog.look(router.dispatcher, now + LIMITS.stalled_s + 1)
             await until(lambda: not router.dispatcher.clients)
         await until(lambda: router.in_flight() == 0)
+
+
+ASKS = frames.frame(frames.DATA, frames.END_STREAM, sid(1), b"\0\0\0\0\0")
+NO_WINDOW = frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+
+
+def asked(number: int) -> bytes:
+    return opened(number) + ASKS[:5] + sid(number) + ASKS[9:]
+
+
+async def test_a_stream_whose_window_stays_shut_is_reset_and_others_of_its_connection_are_not() -> None:
+    answers = ScriptedReplica(lambda r: r.answer(b"x" * 1000))
+    async with router_of(answers) as router, attacker(router.port) as enemy:
+        await enemy.send(NO_WINDOW + asked(1) + asked(3))
+        await until(lambda: router.dispatcher.held.total == 2010)
+        (client,) = router.dispatcher.clients
+        now = router.dispatcher.loop.time()
+        watchdog.look(router.dispatcher, now)
+        await enemy.send(frames.window_update(sid(3), 10))
+        await until(lambda: router.dispatcher.held.total == 2000)
+        watchdog.look(router.dispatcher, now + 1)  # 3 has taken some meanwhile
+        watchdog.look(router.dispatcher, now + LIMITS.stalled_s + 0.5)
+        assert [stream.id for stream in client.blocked] == [sid(3)]
+        assert list(client.streams) == [sid(3)]
+        assert router.dispatcher.held.total == 995
+        watchdog.look(router.dispatcher, now + LIMITS.stalled_s + 1.5)
+        assert not client.streams
+        assert router.dispatcher.held.total == 0
+
+
+async def test_the_answers_to_one_who_takes_none_are_few_and_its_next_calls_wait() -> None:
+    """What it has taken nothing of begins with 16 KiB each; a neighbour's calls do not wait."""
+    answers = ScriptedReplica(lambda r: r.answer(b"x" * 100_000))
+    limits = RouterLimits(held_by_connection=65_536)
+    async with router_of(answers, limits=limits) as router, attacker(router.port) as enemy:
+        await enemy.send(NO_WINDOW + b"".join(asked(number) for number in range(1, 19, 2)))
+        await until(lambda: router.dispatcher.held.total == 9 * 16_384)
+        await enemy.send(asked(19))
+        await until(lambda: len(next(iter(router.dispatcher.clients)).streams) == 10)
+        async with raw_client(router.port) as neighbour:
+            await neighbour.finished(neighbour.request(b""))
+        assert len(answers.requests) == 10  # the tenth of the other client is not among them
+        await enemy.send(b"".join(frames.window_update(sid(number), 1 << 20) for number in range(1, 19, 2)))
+        await enemy.send(frames.window_update(sid(0), 1 << 24))
+        await until(lambda: len(answers.requests) == 11)
+
+
+async def test_when_all_hold_too_much_the_one_that_holds_most_goes() -> None:
+    answers = ScriptedReplica(lambda r: r.answer(b"x" * 100_000))
+    limits = RouterLimits(held_by_all=100_000)
+    async with (
+        router_of(answers, limits=limits) as router,
+        attacker(router.port) as modest,
+        attacker(router.port) as greedy,
+    ):
+        await modest.send(NO_WINDOW + asked(1))
+        await until(lambda: router.dispatcher.held.total == 16_384)
+        await greedy.send(NO_WINDOW + b"".join(asked(number) for number in range(1, 13, 2)))
+        code, words = await greedy.goaway()
+        assert code == ErrorCode.ENHANCE_YOUR_CALM
+        assert words.endswith(b"bytes of answers were not read")
+        assert router.dispatcher.held.total == 16_384
+        assert len(router.dispatcher.clients) == 1
+
+
+async def test_who_gives_up_on_slow_calls_is_no_attacker() -> None:
+    """A client whose calls all run into their deadlines takes back as many as an attacker does."""
+    limits = RouterLimits(resets=5, resets_per_second=0)
+    async with (
+        router_of(ScriptedReplica(nothing), limits=limits) as router,
+        raw_client(router.port) as client,
+    ):
+        streams = [client.request(b"") for _ in range(20)]
+        replica = router.dispatcher.replicas["m-0.1"]
+        await until(lambda: replica.in_flight == 20)
+        for connection in replica.connections:
+            for leg in connection.streams.values():
+                leg.started -= 1.0
+        for stream in streams:
+            client.h2.reset_stream(stream, ErrorCode.CANCEL)
+        client.flush()
+        await until(lambda: replica.in_flight == 0)
+        assert not client.of(h2.events.ConnectionTerminated)
+        for stream in [client.request(b"") for _ in range(6)]:
+            client.h2.reset_stream(stream, ErrorCode.CANCEL)
+        client.flush()
+        await until(lambda: bool(client.of(h2.events.ConnectionTerminated)))
+
+
+async def test_who_asks_much_at_once_does_not_keep_others_from_their_turn() -> None:
+    order: list[str] = []
+    replica = ScriptedReplica()
+    replica.on_start = lambda request: order.append(request.headers.get("x-who", "many"))
+    async with (
+        router_of(replica) as router,
+        raw_client(router.port) as few,
+        attacker(router.port) as many,
+    ):
+        await few.finished(few.request(b"", **{"x-who": "few"}))
+        # Both are in the sockets before the router's turn, the many first.
+        many.writer.write(b"".join(asked(number) for number in range(1, 1801, 2)))
+        stream = few.request(b"", **{"x-who": "few"})
+        assert (await few.finished(stream))[0] == 0
+        await until(lambda: len(order) == 902)
+        assert order[1:].index("few") < 450
+
+
+async def test_no_metadata_enters_the_table_of_a_shared_connection() -> None:
+    """Else one client's would be another's when the two sides' tables part (CVE-2024-7246)."""
+    replica = ScriptedReplica()
+    async with router_of(replica) as router, raw_client(router.port) as client:
+        for number in range(3):
+            await client.finished(client.request(b"", **{"x-secret": f"mine {number}"}))
+        (connection,) = replica.connections
+        assert (
+            connection.h2.decoder.header_table.dynamic_entries
+            == type(connection.h2.decoder.header_table.dynamic_entries)()
+        )
+        assert [request.headers["x-secret"][:4] for request in replica.requests] == ["mine"] * 3
 
 
 def test_a_bucket_refills() -> None:

@@ -13,7 +13,7 @@ import pytest
 from certificates import certificate
 from router_parts import ScriptedReplica, router_of
 
-from tritonfleet.router.__main__ import listening_socket
+from tritonfleet.router.__main__ import bound_socket
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
 
 
@@ -43,7 +43,7 @@ async def test_tls_mutual_tls_alpn_and_changed_files(tmp_path: Path) -> None:
     client, stranger = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
     async with router_of(ScriptedReplica()) as router:
         for client_ca in (None, client[0]):
-            sock = listening_socket("127.0.0.1:0")
+            sock = bound_socket("127.0.0.1:0")
             port = sock.getsockname()[1]
             files = TlsFiles(cert, key, client_ca)
             listener = TlsListener(sock, files, lambda: TlsClientConnection(router.dispatcher))
