@@ -9,6 +9,7 @@ from tritonfleet.config.pool_spec import ReplicasSpec
 from tritonfleet.config.source import Source
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
+from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
 TLS_FILES = ("cert", "key", "client_ca")
 
@@ -26,27 +27,34 @@ def repositories(source: Source) -> list[ConfigProblem]:
 
 
 def certificates(source: Source) -> list[ConfigProblem]:
-    """The files of ``router.tls`` against the disk."""
+    """The files of ``router.tls`` and the secrets of ``router.management`` against the disk."""
     router = source.value.get("router")
-    tls = router.get("tls") if isinstance(router, dict) else None
-    if not isinstance(tls, dict):
+    if not isinstance(router, dict):
         return []
+    files: list[tuple[tuple[str | int, ...], object, str]] = []
+    if isinstance(tls := router.get("tls"), dict):
+        files += [(("router", "tls", key), tls.get(key), "name a PEM file") for key in TLS_FILES]
+    if isinstance(managers := router.get("management"), list):
+        files += [
+            (("router", "management", index), one.removeprefix(TOKEN), "put a long random word there")
+            for index, one in enumerate(managers)
+            if isinstance(one, str) and one.startswith(TOKEN)
+        ]
     problems = []
-    for key in TLS_FILES:
-        given = tls.get(key)
-        if not isinstance(given, str) or not given:
-            continue
-        try:
-            with Path(given).open("rb"):
-                continue
-        except OSError as error:
-            why = (
-                "does not exist"
-                if isinstance(error, FileNotFoundError)
-                else f"cannot be read: {error.strerror}"
-            )
-            problems.append(source.problem(("router", "tls", key), f"{given} {why}", hint="name a PEM file"))
+    for path, given, hint in files:
+        if isinstance(given, str) and given and (why := _unreadable(given)):
+            problems.append(source.problem(path, f"{given} {why}", hint=hint))
     return problems
+
+
+def _unreadable(path: str) -> str:
+    try:
+        with Path(path).open("rb"):
+            return ""
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _repository(name: str, pool: dict[str, Any], source: Source) -> Iterator[ConfigProblem]:
@@ -113,12 +121,24 @@ def _device_count(spec: FleetSpec) -> int:
 
 def together(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
     """What single fields of a file, each valid by itself, get wrong together."""
-    problems = [*_devices(spec, source), *_images(spec, source)]
+    problems = [*_devices(spec, source), *_images(spec, source), *_managers(spec, source)]
     for name, pool in spec.pools.items():
         if pool.restart.backoff > pool.restart.max_backoff:
             message = f"longer than max_backoff, which is {pool.restart.max_backoff:g} s"
             problems.append(source.problem(("pools", name, "restart", "backoff"), message))
     return problems
+
+
+def _managers(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
+    tls = spec.router.tls
+    if tls is not None and tls.client_ca is not None:
+        return []
+    message = "no client shows a certificate: router.tls.client_ca is not set"
+    return [
+        source.problem(("router", "management", index), message, hint="add router.tls with client_ca")
+        for index, one in enumerate(spec.router.management)
+        if one.startswith(CERTIFICATE)
+    ]
 
 
 def _images(spec: FleetSpec, source: Source) -> list[ConfigProblem]:

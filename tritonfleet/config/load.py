@@ -11,6 +11,7 @@ from tritonfleet.config.errors import ConfigError, ConfigProblem
 from tritonfleet.config.explain import explain
 from tritonfleet.config.source import Source, read
 from tritonfleet.config.spec import FleetSpec
+from tritonfleet.core.managers import TOKEN
 
 SMALLEST = "{version: 1, name: demo, pools: {main: {model_repository: FOLDER}}}"
 
@@ -73,12 +74,23 @@ def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
         if isinstance(given, str) and given and "://" not in given:
             pool["model_repository"] = str(folder / _at_home(given))
     router = value.get("router")
-    tls = router.get("tls") if isinstance(router, dict) else None
+    if not isinstance(router, dict):
+        return
+    managers = router.get("management")
+    if isinstance(managers, list):
+        router["management"] = [_token_path(one, folder) for one in managers]
+    tls = router.get("tls")
     if not isinstance(tls, dict):
         return
     for key in checks.TLS_FILES:
         if isinstance(tls.get(key), str) and tls[key]:
             tls[key] = str(folder / _at_home(tls[key]))
+
+
+def _token_path(manager: Any, folder: Path) -> Any:
+    if not isinstance(manager, str) or not manager.startswith(TOKEN) or manager == TOKEN:
+        return manager
+    return TOKEN + str(folder / _at_home(manager.removeprefix(TOKEN)))
 
 
 def _at_home(given: str) -> Path:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from tritonfleet.config.limits_spec import LimitsSpec
 from tritonfleet.config.spec_types import Address, Duration, ListenAddress, Part, Whole
+from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
 
 class QueueSpec(Part):
@@ -27,22 +28,32 @@ class TlsSpec(Part):
     """Clients must have a certificate that this PEM file's authorities signed (mutual TLS)."""
 
 
-def _a_network(text: str) -> str:
+def _a_manager(text: str) -> str:
+    for prefix, what in ((CERTIFICATE, "NAME"), (TOKEN, "FILE")):
+        if text.startswith(prefix):
+            if text == prefix or "," in text:
+                raise ValueError(f"{text!r} is not {prefix}{what} (without commas)")
+            return text
     try:
         ip_network(text)
     except ValueError as error:
-        raise ValueError(f"{error}; write ADDRESS/BITS, such as 10.0.0.0/8 or 192.168.1.7/32") from None
+        raise ValueError(
+            f"{error}; write ADDRESS/BITS, such as 10.0.0.0/8 or 192.168.1.7/32, or {CERTIFICATE}NAME, "
+            f"or {TOKEN}FILE"
+        ) from None
     return text
 
 
 class RouterSpec(Part):
     listen: ListenAddress = Address(host="127.0.0.1", port=8001)
     """Where clients connect, `HOST:PORT`."""
-    management: Annotated[tuple[Annotated[str, AfterValidator(_a_network)], ...], Field(min_length=1)] = (
+    management: Annotated[tuple[Annotated[str, AfterValidator(_a_manager)], ...], Field(min_length=1)] = (
         "127.0.0.0/8",
         "::1/128",
     )
-    """The networks whose clients may load and unload models, register shared memory, set traces and logs."""
+    """Who may load and unload models, register shared memory, set traces and logs: clients of a network
+    (10.0.0.0/8), with a certificate of that name (`cert:NAME`), or with the secret in a file as their
+    metadata `authorization: Bearer SECRET` (`token:FILE`)."""
     tls: TlsSpec | None = None
     """Clients must use TLS; without it, connections are plain."""
     workers: Whole = Field(default=1, ge=1, le=64)

@@ -54,7 +54,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--board", type=Path, help="a file that the workers share what is in flight by")
     parser.add_argument("--connections", type=int, default=2, help="connections per replica")
     parser.add_argument(
-        "--management", default=",".join(LOOPBACK), help="networks whose clients may change the servers"
+        "--management", default=",".join(LOOPBACK), help="who may change the servers (router.management)"
     )
     parser.add_argument(
         "--limits",

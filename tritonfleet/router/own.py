@@ -18,7 +18,7 @@ from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call
 from tritonfleet.router.grpc import SERVICE, Status
-from tritonfleet.router.management import Management
+from tritonfleet.router.management import Management, names_of
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
@@ -62,13 +62,14 @@ class FleetAnswers:
 
     def answer(self, call: Call, body: bytes) -> None:
         peer = _peer_of(call)
-        if not self._management.allows(call.info.path, body, peer):
+        names = _names_of(call) if self._management.names else frozenset()
+        if not self._management.allows(call.info.path, body, peer, names, call.fields.get(b"authorization")):
             rpc = call.info.path.rpartition(b"/")[2].decode()
             self._dispatcher.refuse(
                 call,
                 Status.PERMISSION_DENIED,
-                f"{rpc} changes the servers, which {peer} may not: router.management in the fleet file lists "
-                "the networks that may",
+                f"{rpc} changes the servers, which {peer} may not: router.management in the fleet file says "
+                "who may",
             )
             return
         local = self._local(call, body)
@@ -121,7 +122,7 @@ class FleetAnswers:
     async def _pass_on(self, call: Call, body: bytes) -> None:
         dispatcher = self._dispatcher
         try:
-            answer = await self._ask(request_of(call, body), unbounded=call.info.path in UNBOUNDED)
+            answer = await self._ask(self._request_of(call, body), unbounded=call.info.path in UNBOUNDED)
         except MessageError as error:
             dispatcher.refuse(call, error.status, str(error))
         else:
@@ -130,6 +131,13 @@ class FleetAnswers:
             elif not call.done:
                 dispatcher.answer(call, grpc.trailers_only(answer.status, answer.text))
         flush_all(dispatcher.touched)
+
+    def _request_of(self, call: Call, body: bytes) -> RpcRequest:
+        """Without our own secret: it is not the replicas' to know."""
+        request = request_of(call, body)
+        if self._management.is_secret(call.fields.get(b"authorization")):
+            del request.metadata["authorization"]
+        return request
 
     async def _ask(self, request: RpcRequest, *, unbounded: bool) -> RpcAnswer:
         import httpx  # slow to import; a worker listens first
@@ -172,6 +180,13 @@ def _peer_of(call: Call) -> str:
     transport = getattr(call.connection, "transport", None)  # of a ClientConnection, while it is connected
     peer = transport.get_extra_info("peername") if transport is not None else None
     return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def _names_of(call: Call) -> frozenset[str]:
+    """The names of the client's certificate; none without mutual TLS."""
+    transport = getattr(call.connection, "transport", None)
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    return names_of(certificate) if certificate else frozenset()
 
 
 def request_of(call: Call, body: bytes) -> RpcRequest:

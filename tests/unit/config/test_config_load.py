@@ -507,3 +507,13 @@ def test_the_limits_of_the_file_are_those_of_the_router() -> None:
     assert LimitsSpec().figures() == RouterLimits()
     given = LimitsSpec.model_validate({"streams": 7, "metadata": "4k", "stalled_timeout": "2m"})
     assert given.figures() == RouterLimits(streams=7, metadata=4096, stalled_s=120.0)
+
+
+def test_who_may_change_the_servers(folder: Folder) -> None:
+    names = SMALLEST + "router: {management: [10.0.0.0/8, 'token:secret']}\n"
+    assert "secret does not exist" in folder.says(names)
+    (folder.path / "secret").write_text("word")
+    assert folder.load(names).router.management == ("10.0.0.0/8", f"token:{folder.path}/secret")
+    assert "router.tls.client_ca is not set" in folder.says(SMALLEST + "router: {management: ['cert:x']}\n")
+    assert "or cert:NAME, or token:FILE" in folder.says(SMALLEST + "router: {management: [here]}\n")
+    assert "is not token:FILE" in folder.says(SMALLEST + "router: {management: ['token:']}\n")

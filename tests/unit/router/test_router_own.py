@@ -235,3 +235,35 @@ def test_a_lone_name() -> None:
     assert lone_string(service_pb2.ModelReadyRequest(version="1").SerializeToString()) == ""
     assert lone_string(b"\x0a\x02\xff\xff") == ""
     assert lone_string(b"") == ""
+
+
+async def test_a_secret_in_the_metadata_allows_changes_and_is_not_passed_on(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("open sesame\n")
+    async with (
+        controller_at(tmp_path / "control.sock") as controller,
+        fleet_of(tmp_path, ScriptedReplica()) as (router, own),
+    ):
+        own._management = Management([f"token:{secret}"])
+
+        async def load(**metadata: str) -> bytes:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}") as channel:
+                rpc = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
+                answer: bytes = await rpc(b"\x12\x01m", metadata=tuple(metadata.items()))
+                return answer
+
+        for wrong in ({}, {"authorization": "Bearer sesame"}, {"authorization": "open sesame"}):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await load(**wrong)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert await load(authorization="Bearer open sesame") == b"from the fleet"
+        assert controller.asked[-1].metadata == {}
+        secret.write_text("")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await load(authorization="Bearer ")
+        secret.unlink()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await load(authorization="Bearer open sesame")
+        own._management = Management()
+        await load(authorization="Bearer the servers' own")
+        assert controller.asked[-1].metadata == {"authorization": "Bearer the servers' own"}

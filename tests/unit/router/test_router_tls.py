@@ -14,14 +14,18 @@ from certificates import certificate
 from router_parts import ScriptedReplica, router_of
 
 from tritonfleet.router.__main__ import bound_socket
+from tritonfleet.router.management import Management
+from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
 
+MODEL_LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 
-async def echo(port: int, root: Path, client: tuple[Path, Path] | None = None) -> bytes:
+
+async def echo(port: int, root: Path, client: tuple[Path, Path] | None = None, path: str = "/x.Y/Z") -> bytes:
     chain, key = (client[0].read_bytes(), client[1].read_bytes()) if client else (None, None)
     credentials = grpc.ssl_channel_credentials(root.read_bytes(), key, chain)
     async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
-        answer: bytes = await channel.unary_unary("/x.Y/Z")(b"hello", timeout=3)
+        answer: bytes = await channel.unary_unary(path)(b"hello", timeout=3)
         return answer
 
 
@@ -70,6 +74,31 @@ async def test_tls_mutual_tls_alpn_and_changed_files(tmp_path: Path) -> None:
                     await echo(port, tmp_path / "old.pem")
             finally:
                 listener.close()
+
+
+async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
+    """Without a controller: who may asks in vain, who may not is told so."""
+    cert, key = certificate(tmp_path, "server")
+    both = tmp_path / "clients.pem"
+    admin, user = certificate(tmp_path, "admin"), certificate(tmp_path, "user")
+    both.write_bytes(admin[0].read_bytes() + user[0].read_bytes())
+    async with router_of(ScriptedReplica()) as router:
+        router.dispatcher.own = own = FleetAnswers(
+            router.dispatcher, str(tmp_path / "none.sock"), Management(["cert:admin"])
+        )
+        sock = bound_socket("127.0.0.1:0")
+        listener = TlsListener(
+            sock, TlsFiles(cert, key, both), lambda: TlsClientConnection(router.dispatcher)
+        )
+        await listener.start()
+        try:
+            for client, code in ((admin, "UNAVAILABLE"), (user, "PERMISSION_DENIED")):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await echo(sock.getsockname()[1], cert, client, MODEL_LOAD)
+                assert refused.value.code().name == code, refused.value.details()
+        finally:
+            listener.close()
+            await own.close()
 
 
 def test_a_worker_whose_files_do_not_fit_says_so(tmp_path: Path) -> None:
