@@ -107,3 +107,16 @@ def test_new_workers_take_over_and_nothing_fails(fleet: RunningFleet, count: int
 
 def test_the_routers_name_is_no_replica_and_cannot_be_forced(fleet: RunningFleet) -> None:
     assert "no --force" in fleet.cli("restart", "router", "--force", check=2).stderr
+
+
+def test_a_secret_for_changes_can_be_had_while_the_fleet_runs(fleet: RunningFleet) -> None:
+    (fleet.folder / "secret.txt").write_text("open sesame\n")
+    fleet.write(models=MODELS, router={"management": ["10.0.0.0/8", "token:secret.txt"]})
+    before = workers(fleet)
+    fleet.cli("up", "-d", "--wait")
+    fleet.until(lambda f: replaced(f, before, 1), "a worker that knows of the secret")
+    with triton.InferenceServerClient(fleet.address) as client:
+        with pytest.raises(triton.InferenceServerException, match=r"PERMISSION_DENIED.*router\.management"):
+            client.load_model("echo")
+        client.load_model("echo", headers={"authorization": "Bearer open sesame"})
+        client.infer("echo", [tensor("INPUT0", np.zeros(4, np.uint8), "UINT8")])

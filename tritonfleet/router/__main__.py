@@ -186,7 +186,6 @@ async def _leave(
     server: asyncio.AbstractServer | TlsListener,
 ) -> None:
     log.info("draining %d client connections, at most %g s", len(dispatcher.clients), arguments.drain_timeout)
-    dispatcher.draining = True
     let_nobody_in(sock)
     await empty_queue(sock)
     server.close()

@@ -82,8 +82,6 @@ class ClientConnection(SocketConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.dispatcher.clients.add(self)
-        if self.dispatcher.draining:  # it was being accepted when we were told to end
-            self.begin_drain()
         super().connection_made(transport)
 
     def connection_lost(self, _exc: Exception | None) -> None:

@@ -61,7 +61,6 @@ class Dispatcher(Ends):
         self.limits = limits
         self.held = Held(limits.held_by_all)
         self.listening = False
-        self.draining = False  # told to end: who connects now is told so at once
         self.touched = Touched() if board is None else SharingTouched(self._publish)
         self.clients: set[ClientConnection] = set()
         self.retired: dict[str, Replica] = {}  # left the table with calls still running

@@ -17,6 +17,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from tritonfleet.http2.frames import CONNECTION
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 QUEUE_WAIT_S = 1.0  # for the loop to accept what is in the queue; it needs a turn or two
 PING_WAIT_S = 5.0  # for a client to say that it has heard of our end
+SETTLE_S = 2.0  # for a client that has just connected to begin what it came for
 LINGER_S = 1.0  # for a client without calls to hang up by itself
 LOOK_S = 0.05
 
@@ -84,14 +86,10 @@ class Drain:
         """Returns how many calls were still running when the time was over. ``at_least_s``: for clients that
         were accepted and are not here yet, since they are about to agree on TLS."""
         dispatcher = self._dispatcher
-        dispatcher.draining = True
-        for client in list(dispatcher.clients):
-            client.begin_drain()
-        flush_all(dispatcher.touched)
         loop = asyncio.get_running_loop()
         began = loop.time()
         while loop.time() < began + timeout_s:
-            self._close_finished(loop.time())
+            self._go_on(loop.time())
             if not dispatcher.clients and loop.time() >= began + at_least_s:
                 return 0
             self._changed.clear()
@@ -102,9 +100,17 @@ class Drain:
                 continue
         return sum(len(client.streams) for client in dispatcher.clients)
 
-    def _close_finished(self, now: float) -> None:
-        """Who has nothing left and knows of our end hangs up; who does not is hung up on."""
+    def _go_on(self, now: float) -> None:
+        """Tell who does not know yet, and hang up on who has nothing left and does not hang up itself.
+
+        Not in a connection's first moments: gRPC's C core, met by GOAWAY before its connection is set up,
+        may leave the call that waits for it to its deadline (grpcio 1.85.1: 16 of 180 calls). A client that
+        has begun a call is past that.
+        """
         for client in list(self._dispatcher.clients):
+            settled = client.last_peer_stream != CONNECTION or now - client.opened_at >= SETTLE_S
+            if client.drain_began is None and settled:
+                client.begin_drain()
             if client.streams or client.drain_began is None:
                 continue
             if client.drained_at is not None:
@@ -113,3 +119,4 @@ class Drain:
                 over = now - client.drain_began >= PING_WAIT_S
             if over:
                 client.close()
+        flush_all(self._dispatcher.touched)
