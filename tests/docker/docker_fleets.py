@@ -30,16 +30,6 @@ class DockerFleet(RunningFleet):
     def containers(self) -> dict[str, dict[str, Any]]:
         return docker_daemon.containers(self.name)
 
-    def live(self) -> None:
-        """From `up` to `down`, with everything between that a controller asks of a daemon. One replica."""
-        self.cli("up", "-d", "--wait")
-        docker_daemon.ask(lambda client: client.kill(f"{self.name}-main-0.1"))  # heard of by its events
-        self.until(lambda _: list(self.containers()) == ["main-0.2"], "a container in place of the old one")
-        self.ready(1)
-        assert "Started GRPCInferenceService" in self.cli("logs", "main-0").stdout
-        self.cli("down", "-y")
-        assert self.containers() == {}
-
     def handles(self) -> dict[str, str]:
         return {name: replica["handle"] for name, replica in self.replicas().items()}
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,12 @@ class OwnDaemon:
             for mount in reversed([mount for mount in mounts if mount.startswith(f"{self.folder}/")]):
                 subprocess.run(["umount", "-l", mount], check=False)
             shutil.rmtree(self.folder)
+
+
+def put_image(client: Any) -> None:
+    """`IMAGE` on another daemon: a few MB, kept there for the next test."""
+    if not client.images(IMAGE):
+        client.import_image_from_data(archive(SERVER), repository=IMAGE)
 
 
 def require() -> None:

@@ -13,7 +13,7 @@ from docker.errors import ImageNotFound
 from docker_fleets import DockerFleet, free_name
 from running_fleet import free_port
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker_ways")]
 
 SETTINGS = """\
 version: 0.1

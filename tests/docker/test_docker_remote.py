@@ -1,24 +1,23 @@
 """A daemon that is not reached by a local socket: by ssh, and by TCP with TLS, both to this host."""
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import container_life
 import docker_daemon
 import pytest
 from certificates import certificate
-from docker_fleets import DockerFleet
 from running_fleet import free_port
 
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_engine import DEFAULT_HOST, DockerEngine
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker_ways")]
 
 # In place of a network and sshd: what it is given to run there, it runs here, by a shell as sshd does.
 SSH = '#!/bin/sh\necho "$@" >>"$0.log"\nfor last; do :; done\nexec sh -c "$last"\n'
@@ -44,20 +43,12 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def at(fleet: DockerFleet, host: str) -> DockerFleet:
-    spec = json.loads(fleet.file.read_text())
-    fleet.file.write_text(json.dumps(spec | {"docker_host": host}))
-    fleet.environ["PATH"] = os.environ["PATH"]
-    return fleet
-
-
-def test_a_fleet_by_ssh(ssh: Path, docker_fleet: Callable[..., DockerFleet]) -> None:
-    fleet = docker_fleet(replicas={"min": 1, "max": 1}, restart={"backoff": "100ms"})
-    at(fleet, "ssh://me@localhost:2222").live()
+async def test_a_daemon_by_ssh(ssh: Path, tmp_path: Path) -> None:
+    docker_daemon.require()
+    await container_life.live(tmp_path, "ssh://me@localhost:2222", os.environ)
     (asked,) = set(Path(f"{ssh}.log").read_text().splitlines())
     assert asked.endswith("-l me -p 2222 -- localhost docker system dial-stdio")
     assert "BatchMode=yes" in asked
-    assert not [command for command in fleet.processes().values() if "dial-stdio" in command]
 
 
 def test_an_ssh_that_fails_is_told_and_leaves_nothing(ssh: Path) -> None:
@@ -105,13 +96,12 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             process.kill()
 
 
-def test_a_fleet_by_tcp_with_certificates_on_both_sides(
-    tls: tuple[str, Path], docker_fleet: Callable[..., DockerFleet]
+async def test_a_daemon_by_tcp_with_certificates_on_both_sides(
+    tls: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, folder = tls
-    fleet = docker_fleet(replicas={"min": 1, "max": 1}, restart={"backoff": "100ms"})
-    fleet.environ |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder)}
-    at(fleet, host).live()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder / "cert.pem"))  # what others trust is no matter here
+    await container_life.live(tmp_path, host, {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder)})
 
 
 def test_a_daemon_that_another_authority_vouches_for_is_not_spoken_to(tls: tuple[str, Path]) -> None:

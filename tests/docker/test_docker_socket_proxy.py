@@ -1,21 +1,21 @@
-"""compose/socket-proxy: a fleet by way of a real HAProxy, and what that does not let through."""
+"""compose/socket-proxy: containers by way of a real HAProxy, and what that does not let through."""
 
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import container_life
 import docker_daemon
 import pytest
 import requests
-from docker_fleets import DockerFleet
 
 from tritonfleet.drivers.docker_engine import DEFAULT_HOST, DockerEngine
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker_ways")]
 
 SETTINGS = Path(__file__).parents[2] / "compose" / "socket-proxy" / "haproxy.cfg"
 
@@ -42,12 +42,8 @@ def proxy() -> Iterator[str]:
                 process.kill()
 
 
-def test_a_fleet_needs_no_more_than_it_lets_through(
-    proxy: str, docker_fleet: Callable[..., DockerFleet]
-) -> None:
-    fleet = docker_fleet(replicas={"min": 1, "max": 2}, restart={"backoff": "100ms"})
-    fleet.environ["DOCKER_HOST"] = proxy
-    fleet.live()
+async def test_a_driver_needs_no_more_than_it_lets_through(proxy: str, tmp_path: Path) -> None:
+    await container_life.live(tmp_path, proxy, os.environ)
 
 
 @pytest.mark.parametrize(
