@@ -128,11 +128,11 @@ def many(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:
     for name, address in contest.addresses.items():  # once: a second run finds the memory of the first
         print(f"connections: {name}", file=sys.stderr)
         found[name] = connections.measure(address, contest.pids[name], chosen.connections)
-    each = f"{chosen.connections:,} connections"
+    open_ = f"{chosen.connections:,}"
     return [
-        Figure(f"memory per idle connection of {each}", "kB", _one(found, "idle_kb"), {"all": 60}),
-        Figure(f"memory per connection with a call, of {each}", "kB", _one(found, "in_use_kb"), {}),
-        Figure(f"memory in all with {each}, a call on each", "MB", _one(found, "total_mb"), {"all": 120}),
+        Figure(f"memory per idle connection, {open_} open", "kB", _one(found, "idle_kb"), {"all": 60}),
+        Figure(f"memory per connection with a call, {open_} open", "kB", _one(found, "in_use_kb"), {}),
+        Figure(f"memory in all, {open_} calls", "MB", _one(found, "total_mb"), {"all": 120}),
     ]
 
 
