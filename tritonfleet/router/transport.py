@@ -10,6 +10,7 @@ from tritonfleet.http2.sending import Held, Sender
 
 log = logging.getLogger(__name__)
 
+DEAF_S = 1.0  # that a peer has to hear why it was hung up on
 WRITE_HIGH = 256 * 1024  # bytes the transport may hold before DATA waits in its stream instead
 
 
@@ -98,7 +99,15 @@ class SocketConnection(Connection, asyncio.Protocol):
         """The peer broke the protocol: say so and hang up."""
         log.info("closing %r: %s", self, error)
         self.send_goaway(self.last_peer_stream, error.code, str(error).encode()[:128])
-        self.close()
+        self.flush()
+        transport = self.transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        transport.set_protocol(_Deaf(transport))
+        transport.write_eof()
+        transport.resume_reading()
+        self.connection_lost(None)
 
     def close(self) -> None:
         self.flush()
@@ -124,6 +133,20 @@ class SocketConnection(Connection, asyncio.Protocol):
         peer = self.transport.get_extra_info("peername") if self.transport is not None else None
         name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "not connected"
         return f"<{type(self).__name__} {name} streams={len(self.streams)}>"
+
+
+class _Deaf(asyncio.Protocol):
+    """What is left of a connection that was hung up on: throws away what comes until the peer hangs up too.
+
+    A socket that is closed with unread bytes in it resets the connection, and the GOAWAY that says why may be
+    lost with that.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        asyncio.get_running_loop().call_later(DEAF_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Thrown away."""
 
 
 def flush_all(touched: Touched) -> None:
