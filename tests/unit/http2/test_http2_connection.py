@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import encode
 from tritonfleet.http2.frames import ErrorCode, ProtocolError
-from tritonfleet.http2.sending import MAX_FRAME
+from tritonfleet.http2.sending import MAX_FRAME, REMEMBERED_RESETS
 from tritonfleet.http2.stream import Stream
 
 END = frames.END_STREAM
@@ -400,3 +400,20 @@ def test_a_streams_repr_tells_its_halves() -> None:
     assert repr(stream) == "<Stream 1 <>>"
     dialogue >> data_frame(1, b"", END)
     assert repr(stream) == "<Stream 1 ->>"
+
+
+def test_late_frames_of_what_we_reset_are_no_offence_however_many_that_were() -> None:
+    """Only so many resets are remembered; what fell out of the memory gets the benefit of the doubt."""
+    connection = Recorder()
+    dialogue = started(connection)
+    last = 2 * REMEMBERED_RESETS + 21
+    for number in range(1, last + 1, 2):
+        dialogue >> headers_frame(number, b"\x83\x86\x84")
+        connection.send_reset(connection.streams[sid(number)], ErrorCode.REFUSED_STREAM)
+    assert len(connection._abandoned) == REMEMBERED_RESETS
+    for number in (1, last):
+        dialogue >> data_frame(number, b"late") >> headers_frame(number, b"\x83\x86\x84")
+    dialogue >> headers_frame(last + 2, b"\x83\x86\x84", frames.END_HEADERS | frames.END_STREAM)
+    connection.send_headers(connection.streams[sid(last + 2)], b"", True)  # both have ended it: no reset
+    with pytest.raises(ProtocolError, match="its sender has closed"):
+        dialogue >> data_frame(last + 2, b"late")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonfleet.http2 import frames
-from tritonfleet.http2.fieldrules import MOST_FIELDS, request_fault
+from tritonfleet.http2.fieldrules import MOST_FIELDS, request_fault, trailers_fault
 
 GOOD = (
     (b":method", b"POST"),
@@ -92,3 +92,21 @@ def test_what_h2_refuses_is_refused_here(
         refused = not any(type(event).__name__ == "RequestReceived" for event in events)
     if refused:
         assert request_fault(tuple(items))
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (((b"x", b"1"), (b"x-bin", b"AAEC")), ""),
+        ((), ""),
+        (((b":path", b"/"),), "in trailers"),
+        (((b"X", b"1"),), "lower case"),
+        (((b"", b"1"),), "lower case"),
+        (((b"x", b"1\n"),), "control character"),
+        (((b"connection", b"close"),), "another connection"),
+        (tuple((b"x%d" % n, b"") for n in range(MOST_FIELDS + 1)), "at most 100"),
+    ],
+)
+def test_trailers(items: tuple[tuple[bytes, bytes], ...], words: str) -> None:
+    assert words in trailers_fault(items)
+    assert bool(trailers_fault(items)) is bool(words)
