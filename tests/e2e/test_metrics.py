@@ -1,15 +1,18 @@
 """The metrics of a real fleet, scraped as Prometheus does, and those of its Tritons beside them."""
 
+import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from otlp_collector import Collector
 from prometheus_client.parser import text_string_to_metric_families
 from running_fleet import RunningFleet, free_port, running_fleet, stop
 
@@ -24,9 +27,24 @@ def address() -> str:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, address: str) -> Iterator[RunningFleet]:
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, address: str, collector: Collector
+) -> Iterator[RunningFleet]:
     with running_fleet(
-        tmp_path_factory.mktemp("metrics"), models=["echo"], metrics={"listen": address}
+        tmp_path_factory.mktemp("metrics"),
+        models=["echo"],
+        metrics={"listen": address},
+        router={
+            "access_log": {"path": "access.jsonl"},
+            "traces": {"endpoint": collector.endpoint, "sample": 0},
+        },
     ) as fleet:
         yield fleet
 
@@ -112,6 +130,36 @@ def test_every_triton_is_relayed_under_its_name(fleet: RunningFleet, address: st
     for replica in ("main-0", "main-1"):
         counted = [key for key in samples if f"replica={replica}" in key]
         assert any(key[0].startswith("nv_inference_request_success") for key in counted)
+
+
+def test_the_access_log_has_a_line_for_each_call(fleet: RunningFleet) -> None:
+    path = fleet.folder / "access.jsonl"
+
+    def calls() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for line in found if line["method"] == "ModelInfer"]
+
+    before = len(calls())
+    call(fleet, CALLS)
+    fleet.until(lambda _: len(calls()) >= before + CALLS, "a line for each call")
+    found = calls()[before:]
+    assert len(found) == CALLS
+    assert {(line["status"], line["model"]) for line in found} == {("OK", "echo")}
+    assert {line["replica"].rpartition(".")[0] for line in found} == {"main-0", "main-1"}
+    assert all(line["duration_s"] > 0 and line["response_bytes"] > 8 for line in found)
+
+
+def test_a_trace_goes_through_the_fleet(fleet: RunningFleet, collector: Collector) -> None:
+    """Only the call whose client samples it has a span, in the client's trace."""
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    tensor = triton.InferInput("INPUT0", [8], "UINT8")
+    tensor.set_data_from_numpy(np.zeros(8, np.uint8))
+    with triton.InferenceServerClient(fleet.address) as client:
+        client.infer("echo", [tensor])
+        client.infer("echo", [tensor], headers={"traceparent": f"00-{trace}-{parent}-01"})
+    fleet.until(lambda _: collector.spans(), "a span has arrived")
+    [span] = collector.spans()
+    assert (span["traceId"], span["parentSpanId"]) == (trace, parent)
 
 
 def test_a_taken_address_is_told_before_anything_starts(tmp_path: Path) -> None:

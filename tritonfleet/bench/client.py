@@ -42,6 +42,15 @@ class Exchange(Stream):
         self.text = ""
         self.place = 0  # the caller's: which of its slots this is
 
+    @classmethod
+    def never_sent(cls, unsent: Unsent, text: str) -> Exchange:
+        """How a call ends that no connection took in time: without a stream."""
+        exchange = cls.__new__(cls)
+        exchange.due, exchange.place = unsent.due, unsent.place
+        exchange.sent_at = exchange.ended_at = perf_counter()
+        exchange.chunks, exchange.status, exchange.text = [], Status.UNAVAILABLE, text
+        return exchange
+
     @property
     def message(self) -> bytes:
         """The answer, without gRPC's prefix."""
@@ -266,7 +275,11 @@ class LoadClient:
         """A server that is silent is given up shortly after the deadline it was told."""
         while True:
             await asyncio.sleep(0.5)
-            if self._give_up(perf_counter() - self.timeout_s - 1.0, "no answer in time"):
+            latest = perf_counter() - self.timeout_s - 1.0
+            while self.waiting and self.waiting[0].due < latest:
+                unsent = self.waiting.popleft()
+                unsent.ended(Exchange.never_sent(unsent, f"no connection had room for it: {self.last_error}"))
+            if self._give_up(latest, "no answer in time"):
                 self.flush()
 
     def _give_up(self, latest: float, text: str) -> int:

@@ -11,6 +11,7 @@ from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
 from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
+STDOUT = "stdout"  # of router.access_log.path: no file
 TLS_FILES = ("cert", "key", "client_ca")
 
 
@@ -55,6 +56,17 @@ def _unreadable(path: str) -> str:
         return "does not exist"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def access_log(source: Source) -> list[ConfigProblem]:
+    """The folder of ``router.access_log.path`` against the disk."""
+    router = source.value.get("router")
+    given = router.get("access_log") if isinstance(router, dict) else None
+    path = given.get("path") if isinstance(given, dict) else None
+    if not isinstance(path, str) or path in ("", STDOUT) or Path(path).parent.is_dir():
+        return []
+    message = f"there is no folder {Path(path).parent}"
+    return [source.problem(("router", "access_log", "path"), message, hint="make it, or write stdout")]
 
 
 def _repository(name: str, pool: dict[str, Any], source: Source) -> Iterator[ConfigProblem]:

@@ -33,6 +33,7 @@ def load_fleet(path: Path, environ: Mapping[str, str]) -> FleetSpec:
             problems += [found for found in explain(error, source) if not _covered(found.path, known)]
         problems += checks.repositories(source)
         problems += checks.certificates(source)
+        problems += checks.access_log(source)
         if spec is not None and not source.problems:
             problems += checks.together(spec, source)
     elif not problems:
@@ -79,12 +80,13 @@ def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
     managers = router.get("management")
     if isinstance(managers, list):
         router["management"] = [_token_path(one, folder) for one in managers]
-    tls = router.get("tls")
-    if not isinstance(tls, dict):
-        return
-    for key in checks.TLS_FILES:
-        if isinstance(tls.get(key), str) and tls[key]:
-            tls[key] = str(folder / _at_home(tls[key]))
+    for part, keys in (("tls", checks.TLS_FILES), ("access_log", ("path",))):
+        files = router.get(part)
+        if not isinstance(files, dict):
+            continue
+        for key in keys:
+            if isinstance(files.get(key), str) and files[key] not in ("", checks.STDOUT):
+                files[key] = str(folder / _at_home(files[key]))
 
 
 def _token_path(manager: Any, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """What a fleet file may say of the router."""
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
@@ -44,6 +45,27 @@ def _a_manager(text: str) -> str:
     return text
 
 
+class AccessLogSpec(Part):
+    path: str = Field(min_length=1)
+    """A file that one JSON line for each call is appended to; a relative path starts at the fleet file's
+    folder. `stdout` is the router workers' own logs."""
+    sample: float = Field(default=1.0, gt=0, le=1)
+    """The share of calls that get a line."""
+
+
+def _an_endpoint(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
+        raise ValueError(f"{url!r} is no endpoint; write http://HOST:4318")
+    return url
+
+
+class TracesSpec(Part):
+    endpoint: Annotated[str, AfterValidator(_an_endpoint)]
+    """The OTLP receiver of an OpenTelemetry collector over HTTP, such as `http://127.0.0.1:4318`."""
+    sample: float = Field(default=0.01, ge=0, le=1)
+    """The share of calls that begin a trace; one with a `traceparent` is traced if that says so."""
+
+
 class RouterSpec(Part):
     listen: ListenAddress = Address(host="127.0.0.1", port=8001)
     """Where clients connect, `HOST:PORT`."""
@@ -66,6 +88,10 @@ class RouterSpec(Part):
     queue: QueueSpec = QueueSpec()
     retry: Literal["safe", "unsent", "off"] = "safe"
     """What is sent to another replica: inferences lost with theirs too, only what none looked at, nothing."""
+    access_log: AccessLogSpec | None = None
+    """A line for each call, or a sample of them; without it, none, and no call is delayed."""
+    traces: TracesSpec | None = None
+    """A span for each sampled call goes to OpenTelemetry; without it, none, and no call is delayed."""
     connections_per_replica: Whole = Field(default=2, ge=1, le=64)
     """HTTP/2 connections each worker keeps open to each replica."""
     limits: LimitsSpec = LimitsSpec()

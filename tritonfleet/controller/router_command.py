@@ -22,6 +22,8 @@ def worker_command(fleet: str, spec: RouterSpec, paths: FleetPaths, index: int) 
         "--management", ",".join(spec.management),
         "--limits", msgspec.json.encode(spec.limits.figures()).decode(),
         *(("--board", str(paths.board_file)) if spec.workers > 1 else ()),
+        *_access_log(spec),
+        *_traces(spec),
         *_tls(spec),
     )  # fmt: skip
 
@@ -33,6 +35,18 @@ def markers(fleet: str, paths: FleetPaths) -> dict[str, str]:
         "TRITONFLEET_STATE_DIR": str(paths.root.parent),
         "TRITONFLEET_ROLE": "router",
     }
+
+
+def _access_log(spec: RouterSpec) -> tuple[str, ...]:
+    log = spec.access_log
+    return () if log is None else ("--access-log", log.path, "--access-sample", f"{log.sample:g}")
+
+
+def _traces(spec: RouterSpec) -> tuple[str, ...]:
+    traces = spec.traces
+    if traces is None:
+        return ()
+    return ("--trace-endpoint", traces.endpoint, "--trace-sample", f"{traces.sample:g}")
 
 
 def _tls(spec: RouterSpec) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import uvloop
 
 from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.wire import RouterTable
+from tritonfleet.router.access import AccessLog, dispatcher_with
 from tritonfleet.router.board import Board
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
@@ -28,6 +29,7 @@ from tritonfleet.router.leaving import Drain, empty_queue, let_nobody_in
 from tritonfleet.router.management import LOOPBACK, Management
 from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
+from tritonfleet.router.traces import TraceExport
 from tritonfleet.router.watchdog import watch
 
 log = logging.getLogger("tritonfleet.router")
@@ -62,6 +64,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=RouterLimits(),
         help="JSON: what a client may do (tritonfleet.core.limits)",
     )
+    parser.add_argument("--access-log", help="a file, or stdout: one JSON line for each call")
+    parser.add_argument("--access-sample", type=float, default=1.0, help="the share of calls in it")
+    parser.add_argument("--trace-endpoint", help="http://HOST:4318: where spans go, by OTLP")
+    parser.add_argument(
+        "--trace-sample", type=float, default=0.01, help="the share of calls without a parent"
+    )
     parser.add_argument("--tls-cert", type=Path, help="PEM file; with --tls-key clients must use TLS")
     parser.add_argument("--tls-key", type=Path, help="PEM file")
     parser.add_argument("--tls-client-ca", type=Path, help="PEM file; clients must have a certificate of it")
@@ -94,7 +102,9 @@ def bound_socket(address: str) -> socket.socket:
     return sock
 
 
-async def serve(arguments: argparse.Namespace, sock: socket.socket, *, joins: bool) -> None:
+async def serve(
+    arguments: argparse.Namespace, sock: socket.socket, access: AccessLog | None, *, joins: bool
+) -> None:
     """``joins``: other workers serve the address already, so it listens when it can serve, not before."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -104,7 +114,14 @@ async def serve(arguments: argparse.Namespace, sock: socket.socket, *, joins: bo
         board = _board(arguments.board)
         if board is not None:
             closing.callback(board.close)
-        dispatcher = Dispatcher(arguments.connections, arguments.workers, arguments.limits, board)
+        traces = None
+        if arguments.trace_endpoint is not None:
+            traces = TraceExport(arguments.trace_endpoint, arguments.trace_sample, arguments.fleet)
+        for sink in (access, traces):
+            if sink is not None:
+                closing.callback(sink.close)
+        kind = dispatcher_with(access, traces)
+        dispatcher = kind(arguments.connections, arguments.workers, arguments.limits, board)
         tasks = [asyncio.create_task(watch(dispatcher))]
         if arguments.control is None:
             dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))
@@ -227,7 +244,14 @@ def main() -> int:
         except OSError as error:
             log.error("the certificate files of router.tls do not fit: %s", error)
             return EXIT_BAD_ARGUMENTS
-    uvloop.run(serve(arguments, sock, joins=joins))
+    access = None
+    if arguments.access_log is not None:
+        try:
+            access = AccessLog(arguments.access_log, arguments.access_sample)
+        except OSError as error:
+            log.error("the access log cannot be opened: %s", error)
+            return EXIT_BAD_ARGUMENTS
+    uvloop.run(serve(arguments, sock, access, joins=joins))
     return 0
 
 

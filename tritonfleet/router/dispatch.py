@@ -24,7 +24,7 @@ from tritonfleet.router.ends import REPLAY_BYTES, Ends
 from tritonfleet.router.grpc import Status
 from tritonfleet.router.needs import Needs, Regions, holders_of
 from tritonfleet.router.peek import SequenceRef
-from tritonfleet.router.replica import Replica
+from tritonfleet.router.replica import Replica, ReplicaConnection
 from tritonfleet.router.sequences import pointed_at
 from tritonfleet.router.transport import Touched, flush_all
 
@@ -48,6 +48,8 @@ class OwnAnswers(Protocol):
 
 class Dispatcher(Ends):
     """All of one worker's state: the table in force, its replicas, the clients, the counters."""
+
+    replica_connection = ReplicaConnection  # what carries calls to replicas
 
     def __init__(
         self,

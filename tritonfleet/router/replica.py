@@ -211,7 +211,9 @@ class Replica:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     _, connection = await loop.create_connection(
-                        lambda: ReplicaConnection(self.dispatcher, self), self.row.host, self.row.port
+                        lambda: self.dispatcher.replica_connection(self.dispatcher, self),
+                        self.row.host,
+                        self.row.port,
                     )
             except (OSError, TimeoutError) as error:
                 self._note_unreachable(error)

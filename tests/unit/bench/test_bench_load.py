@@ -191,6 +191,25 @@ async def test_a_silent_server_is_given_up() -> None:
     assert server.requests[-1].headers["grpc-timeout"] == "50m"
 
 
+async def test_a_server_that_goes_for_good_fails_what_is_left() -> None:
+    servers: list[ScriptedReplica] = []
+    count = 0
+
+    def die(request: "Request") -> None:
+        nonlocal count
+        count += 1
+        if count < 8:
+            answer(request)
+        else:
+            servers[0].hang_up()
+
+    plan, script = Plan(request_count=20), servers.append
+    level, _ = await measured(Concurrency(4), plan, die, timeout_s=0.2, script=script)
+    assert level.requests + level.failures["UNAVAILABLE"] == 20
+    assert level.failures["UNAVAILABLE"] >= 13
+    assert level.unanswered == 0
+
+
 async def test_streams_the_server_does_not_allow_wait_here() -> None:
     def delayed(request: "Request") -> None:
         asyncio.get_running_loop().call_later(0.002, answer, request)

@@ -517,3 +517,25 @@ def test_who_may_change_the_servers(folder: Folder) -> None:
     assert "router.tls.client_ca is not set" in folder.says(SMALLEST + "router: {management: ['cert:x']}\n")
     assert "or cert:NAME, or token:FILE" in folder.says(SMALLEST + "router: {management: [here]}\n")
     assert "is not token:FILE" in folder.says(SMALLEST + "router: {management: ['token:']}\n")
+
+
+def test_the_access_log_s_folder_must_be_there(folder: Folder) -> None:
+    log = SMALLEST + "router: {access_log: {path: %s}}\n"
+    assert "there is no folder" in folder.says(log % "nowhere/access.jsonl")
+    spec = folder.load(log % "access.jsonl")
+    assert spec.router.access_log is not None
+    assert spec.router.access_log.path == str(folder.path / "access.jsonl")
+    stdout = folder.load(log % "stdout").router.access_log
+    assert stdout is not None
+    assert (stdout.path, stdout.sample) == ("stdout", 1.0)
+    assert "sample" in folder.says(log % "stdout, sample: 0")
+
+
+def test_traces_go_to_an_endpoint(folder: Folder) -> None:
+    traces = SMALLEST + "router: {traces: {endpoint: %s}}\n"
+    spec = folder.load(traces % "'http://127.0.0.1:4318'").router.traces
+    assert spec is not None
+    assert (spec.endpoint, spec.sample) == ("http://127.0.0.1:4318", 0.01)
+    assert "'127.0.0.1:4318' is no endpoint; write http://HOST:4318" in folder.says(
+        traces % "'127.0.0.1:4318'"
+    )

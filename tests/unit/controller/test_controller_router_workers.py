@@ -246,3 +246,13 @@ async def test_a_controller_that_died_between_keeps_the_newest(parts: Parts) -> 
         assert pids(workers) == [new]
         await until(lambda: parts.processes() == {new})
         await workers.stop(5)
+
+
+async def test_workers_are_told_of_the_access_log(parts: Parts) -> None:
+    assert "--access-log" not in parts.workers()._command(0)
+    command = parts.workers(access_log={"path": "/a.jsonl", "sample": 0.25})._command(0)
+    at = command.index("--access-log")
+    assert command[at : at + 4] == ("--access-log", "/a.jsonl", "--access-sample", "0.25")
+    command = parts.workers(traces={"endpoint": "http://h:1", "sample": 0.5})._command(0)
+    at = command.index("--trace-endpoint")
+    assert command[at : at + 4] == ("--trace-endpoint", "http://h:1", "--trace-sample", "0.5")
