@@ -16,6 +16,8 @@ from otlp_collector import Collector
 from prometheus_client.parser import text_string_to_metric_families
 from running_fleet import RunningFleet, free_port, running_fleet, stop
 
+from tritonfleet.drivers.spawn import alive, identify
+
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(120), pytest.mark.xdist_group("fleet_metrics")]
 
 CALLS = 40
@@ -108,10 +110,12 @@ def test_a_controller_that_finds_its_address_taken_goes_on_without_metrics(
     fleet: RunningFleet, address: str
 ) -> None:
     host, port = address.split(":")
-    controller = fleet.snapshot()["controller"]["pid"]
+    controller = identify(fleet.snapshot()["controller"]["pid"])
+    assert controller is not None
     before = fleet.pids()
-    os.kill(controller, signal.SIGKILL)
-    fleet.until(lambda f: controller not in f.processes(), "it has ended")
+    os.kill(controller.pid, signal.SIGKILL)
+    # Until all of it is gone: a process loses its name a moment before its sockets.
+    fleet.until(lambda _: not alive(controller), "it has ended")
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((host, int(port)))

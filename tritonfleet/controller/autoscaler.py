@@ -77,6 +77,7 @@ class Autoscaler:
         self.pins = pins  # of fleet.sizes; a size without one has no end
         self._memory = saved.read(fleet.paths.autoscale_file, dict[str, Memory]) or {}
         self.decisions: dict[str, Decision] = {}
+        self._acted: dict[str, bool] = {}  # by pool: whether its last decision was carried out
         self.decided: dict[tuple[str, str], int] = {}  # by pool and "up", "down", "hold": how often
         self._samples: dict[str, PoolSamples] = {}
         self._decided_at = self._saved_at = 0.0
@@ -180,7 +181,9 @@ class Autoscaler:
         size = decision.count if acts else memory.size
         self._memory[name] = replace(decision.memory, size=size)
         same = before is not None and (before.before, before.count) == (decision.before, decision.count)
-        if decision.count == decision.before or (same and not acts):
+        told = same and not self._acted.get(name, False)  # the same as a deed is a new wish under a pin
+        self._acted[name] = acts
+        if decision.count == decision.before or (told and not acts):
             return  # a wish that is not carried out is told once
         instead = (
             "" if acts else " (not done: pinned)" if name in self._fleet.sizes else " (not done: dry run)"

@@ -22,11 +22,12 @@ class Touched(list[Sender]):
     every read (h2load, 4 connections × 8 streams, medians of 3).
     """
 
-    __slots__ = ("scheduled",)
+    __slots__ = ("deaf", "scheduled")
 
     def __init__(self) -> None:
         super().__init__()
         self.scheduled = False
+        self.deaf: set[asyncio.Transport] = set()  # hung up on, and not gone yet
 
 
 class SocketConnection(Connection, asyncio.Protocol):
@@ -104,7 +105,7 @@ class SocketConnection(Connection, asyncio.Protocol):
         if transport is None or transport.is_closing() or not transport.can_write_eof():
             self.close()
             return
-        transport.set_protocol(_Deaf(transport))
+        transport.set_protocol(_Deaf(transport, self._outbox.deaf))
         transport.write_eof()
         transport.resume_reading()
         self.connection_lost(None)
@@ -142,11 +143,16 @@ class _Deaf(asyncio.Protocol):
     lost with that.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, deaf: set[asyncio.Transport]) -> None:
+        self._transport, self._deaf = transport, deaf
+        deaf.add(transport)
         asyncio.get_running_loop().call_later(DEAF_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Thrown away."""
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._deaf.discard(self._transport)
 
 
 def flush_all(touched: Touched) -> None:

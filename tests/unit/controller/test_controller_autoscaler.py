@@ -280,6 +280,19 @@ async def test_a_dry_run_decides_and_changes_nothing(folder: Path) -> None:
         assert (status.mode, status.size, status.wanted) == ("dry run", 2, 3)
 
 
+async def test_a_wish_under_a_pin_is_told_even_if_it_is_the_last_deed_again(folder: Path) -> None:
+    async with scaled(folder) as one:
+        one.work = 1.9
+        while one.size == 2:
+            await one.pass_time(0.5)
+        scale(one.fleet, ScaleRequest({"main": 2}, by="ann"))
+        await one.pass_time(10)
+        assert one.size == 2
+        (wish,) = reasons(one.fleet, "pool.would_autoscale")
+        assert wish.startswith("2 → 3: ")
+        assert wish.endswith("(not done: pinned)")
+
+
 async def test_a_pin_holds_and_its_end_goes_on_from_it(folder: Path) -> None:
     async with scaled(folder) as one:
         scale(one.fleet, ScaleRequest({"main": 5}, by="ann"))

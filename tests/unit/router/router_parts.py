@@ -166,6 +166,8 @@ class Router:
         self.server.close()
         for client in list(self.dispatcher.clients):
             client.close()
+        for transport in list(self.dispatcher.touched.deaf):
+            transport.abort()
         for replica in (*self.dispatcher.replicas.values(), *self.dispatcher.retired.values()):
             await replica.close()
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from certificates import certificate
-from router_parts import ScriptedReplica, router_of
+from router_parts import ScriptedReplica, router_of, until
 
 from tritonfleet.router.__main__ import bound_socket
 from tritonfleet.router.management import Management
@@ -96,6 +96,8 @@ async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await echo(sock.getsockname()[1], cert, client, MODEL_LOAD)
                 assert refused.value.code().name == code, refused.value.details()
+                del refused  # it holds the channel's connection
+            await until(lambda: not router.dispatcher.clients)
         finally:
             listener.close()
             await own.close()
