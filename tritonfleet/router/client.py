@@ -14,7 +14,7 @@ from tritonfleet.http2.specialised import with_own_code
 from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc, peek
 from tritonfleet.router.call import Call, Leg
-from tritonfleet.router.limits import BRIEF_S, CONTROL_FRAMES_PER_CALL, TokenBucket
+from tritonfleet.router.limits import CONTROL_FRAMES_PER_CALL, TokenBucket, gave_up
 from tritonfleet.router.needs import Needs
 from tritonfleet.router.transport import SocketConnection, flush_all
 
@@ -261,10 +261,16 @@ class ClientConnection(SocketConnection):
     def on_reset(self, stream: Stream, _code: int) -> None:
         call: Call = stream  # type: ignore[assignment] # see on_data
         leg: Leg | None = call.partner  # type: ignore[assignment] # a Call's partner is a Leg
-        brief = not call.done and (leg is None or leg.age_s < BRIEF_S)
+        brief = not call.done and not self._gave_up(call, leg)
         self.dispatcher.cancel(stream)
         if brief:
             self._count_reset("too many calls taken back")
+
+    def _gave_up(self, call: Call, leg: Leg | None) -> bool:
+        if call.deadline is None or call.info.timeout_s is None:
+            return leg is not None and gave_up(leg.age_s, None)
+        began = call.deadline - call.info.timeout_s
+        return gave_up(self.dispatcher.loop.time() - began, call.info.timeout_s)
 
     def on_drained(self, stream: Stream, size: int) -> None:
         """Response bytes that had waited have gone to the client: the replica may send as many more."""

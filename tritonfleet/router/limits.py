@@ -2,6 +2,17 @@
 
 CONTROL_FRAMES_PER_CALL = 20.0  # earned with every call: gRPC's C core pings with DATA to measure the path
 BRIEF_S = 1.0  # a call taken back later than that was no rapid reset: its client gave up on it
+# One taken back at its own deadline was none either. Timeouts under 10 ms are not looked at, so that nobody buys
+# rapid resets with them; and the client's clock began a little earlier than ours.
+LEAST_TIMEOUT_S = 0.010
+LIVED_SHARE = 0.9
+
+
+def gave_up(lived_s: float, timeout_s: float | None) -> bool:
+    """Whether a client that takes back a call ``lived_s`` seconds after it began has given up on it."""
+    if lived_s >= BRIEF_S:
+        return True
+    return timeout_s is not None and timeout_s >= LEAST_TIMEOUT_S and lived_s >= LIVED_SHARE * timeout_s
 
 
 class TokenBucket:

@@ -13,7 +13,7 @@ from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import encode
 from tritonfleet.http2.frames import ErrorCode
 from tritonfleet.router import watchdog
-from tritonfleet.router.limits import TokenBucket
+from tritonfleet.router.limits import TokenBucket, gave_up
 
 LIMITS = RouterLimits()
 REQUEST = encode(
@@ -76,8 +76,9 @@ def sid(number: int) -> bytes:
     return number.to_bytes(4, "big")
 
 
-def opened(number: int) -> bytes:
-    return frames.headers(sid(number), REQUEST, False, 16_384)
+def opened(number: int, timeout: bytes = b"") -> bytes:
+    block = REQUEST + encode(((b"grpc-timeout", timeout),)) if timeout else REQUEST
+    return frames.headers(sid(number), block, False, 16_384)
 
 
 async def test_ordinary_use_is_no_flood() -> None:
@@ -93,6 +94,34 @@ async def test_ordinary_use_is_no_flood() -> None:
             client.flush()
         assert not client.closed
         assert not client.of(h2.events.ConnectionTerminated)
+
+
+async def test_calls_taken_back_at_their_deadline_are_no_flood() -> None:
+    few = RouterLimits(resets=3, resets_per_second=0.001)
+    async with router_of(ScriptedReplica(nothing), limits=few) as router, attacker(router.port) as client:
+        numbers = range(1, 41, 2)
+        await client.send(b"".join(opened(number, b"50m") for number in numbers))
+        await asyncio.sleep(0.1)
+        await client.send(b"".join(frames.rst_stream(sid(number), ErrorCode.CANCEL) for number in numbers))
+        await until(lambda: router.in_flight() == 0)
+        await asyncio.sleep(0.05)
+        assert len(router.dispatcher.clients) == 1
+
+
+async def test_a_timeout_does_not_excuse_who_takes_back_at_once() -> None:
+    few = RouterLimits(resets=3, resets_per_second=0.001)
+    async with router_of(ScriptedReplica(nothing), limits=few) as router, attacker(router.port) as enemy:
+        for number in range(1, 41, 2):
+            await enemy.send(opened(number, b"1S") + frames.rst_stream(sid(number), ErrorCode.CANCEL))
+        assert (await enemy.goaway())[0] == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_when_a_client_gave_up() -> None:
+    assert gave_up(1.0, None)
+    assert not gave_up(0.5, None)
+    assert gave_up(0.047, 0.05)
+    assert not gave_up(0.04, 0.05)
+    assert not gave_up(0.005, 0.001)  # nobody waits so short
 
 
 async def test_a_malformed_request_is_a_stream_error_and_goes_nowhere() -> None:
