@@ -2,8 +2,8 @@
 
 CONTROL_FRAMES_PER_CALL = 20.0  # earned with every call: gRPC's C core pings with DATA to measure the path
 BRIEF_S = 1.0  # a call taken back later than that was no rapid reset: its client gave up on it
-# One taken back at its own deadline was none either. Timeouts under 10 ms are not looked at, so that nobody buys
-# rapid resets with them; and the client's clock began a little earlier than ours.
+# One taken back at its own deadline was none either. Timeouts under 10 ms are not looked at, so that nobody
+# buys rapid resets with them; and the client's clock began a little earlier than ours.
 LEAST_TIMEOUT_S = 0.010
 LIVED_SHARE = 0.9
 
