@@ -3,7 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PORT := $(if $(TRITONFLEET_PORT),$(TRITONFLEET_PORT),8001)
-WORKERS ?= 3
+WORKERS ?= 4
+# Much of these tests is waiting, so more of them than cores.
+FAST_WORKERS ?= 6
 PYTEST_ARGS ?=
 TAIL_ARGS ?=
 AUTOSCALE_ARGS ?=
@@ -59,8 +61,8 @@ lint: dev ## ruff, mypy, import rules
 test: lint ## lint, then the whole suite against a real Triton
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-test-fast: dev ## the tests that start no Triton
-	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not triton and not docker and not gpu and not peer and not chaos" $(PYTEST_ARGS)
+test-fast: dev ## the tests that start no server
+	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) -m "not triton and not processes and not docker and not gpu and not peer and not chaos" $(PYTEST_ARGS)
 
 images: venv ## build the images of tritonfleet and of a CPU Triton (BASE=IMAGE: another Debian 12)
 	@PYTHON=$(BIN)/python sh scripts/ci_docker.sh images

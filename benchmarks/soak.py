@@ -80,7 +80,7 @@ class Clients:
         call = self._channel.stream_stream(STREAM)(timeout=self._random.choice((0.0008, 0.003)))
         await call.write(load.echo(1000)[5:])
         while await call.read() is not grpc.aio.EOF:
-            pass
+            pass  # the time runs out in the middle; what came until then is of no use
 
     async def newcomer(self) -> None:
         async with grpc.aio.insecure_channel(

@@ -74,7 +74,7 @@ def test_python_alone(benchmarks: Path, rpc: str) -> None:
 
 @pytest.mark.triton
 @pytest.mark.peer
-@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load (nghttp2-client) is not installed")
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load: apt-get install nghttp2-client")
 def test_a_short_run(benchmarks: Path, tmp_path: Path) -> None:
     arguments = [
         "--repeats=1",

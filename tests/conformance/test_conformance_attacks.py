@@ -1,6 +1,8 @@
 """What a hostile client can try, one attack after the other on one worker: each meets its reaction, leaves
 the worker's memory as it was, and the client beside it notices nothing."""
 
+from collections.abc import Callable
+
 import pytest
 from conformance_workers import Target
 from h2peer import (
@@ -14,6 +16,7 @@ from h2peer import (
     PRIORITY,
     SETTINGS,
     Expect,
+    Frame,
     Peer,
     acked,
     block,
@@ -33,6 +36,8 @@ from h2peer import (
 
 from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import encode, integer
+
+pytestmark = pytest.mark.processes
 
 MIB = 1 << 20
 MOST_GROWTH = 10 * MIB
@@ -55,10 +60,10 @@ def asked(stream: int, path: str) -> bytes:
     return call(stream, path) + data(stream, EMPTY_MESSAGE)
 
 
-def each(count: int, *makers: object, first: int = 1) -> bytes:
+def each(count: int, *makers: Callable[[int], bytes], first: int = 1) -> bytes:
     """``count`` streams, each with what the makers give for its number."""
     numbers = range(first, first + 2 * count, 2)
-    return b"".join(make(number) for number in numbers for make in makers)  # type: ignore[operator] # callables
+    return b"".join(make(number) for number in numbers for make in makers)
 
 
 def literal(name: bytes, value: bytes) -> bytes:
@@ -108,9 +113,9 @@ def answers_have_begun(count: int) -> Expect:
     def check(peer: Peer) -> None:
         begun: set[int] = set()
 
-        def enough(frame: object) -> bool:
-            if getattr(frame, "kind", None) == HEADERS:
-                begun.add(frame.stream)  # type: ignore[attr-defined] # a Frame
+        def enough(frame: Frame) -> bool:
+            if frame.kind == HEADERS:
+                begun.add(frame.stream)
             return len(begun) == count
 
         peer.read(enough)

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from conformance_workers import grpc_server, running_worker
 from h2peer import EH, GOAWAY, HEADERS, PING, Frame, Peer, block, data, fr
+
+pytestmark = pytest.mark.processes
 
 CALL = block("POST", ("content-type", "application/grpc"), ("te", "trailers"), path="/x.Y/Z")
 MESSAGE = b"\0\0\0\0\0"

@@ -32,6 +32,8 @@ from h2peer import (
 
 from tritonfleet.http2 import frames
 
+pytestmark = pytest.mark.processes
+
 B = block()
 CASES = [
     case("3.5/1 preface", frames.PREFACE + frames.settings({}), acked, greet=False),

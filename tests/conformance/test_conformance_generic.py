@@ -30,6 +30,8 @@ from h2peer import (
 
 from tritonfleet.http2 import frames
 
+pytestmark = pytest.mark.processes
+
 B = block()
 CASES = [
     case("1/1 preface and SETTINGS", frames.PREFACE + frames.settings({}), acked, greet=False),

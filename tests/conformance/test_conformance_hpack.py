@@ -9,6 +9,8 @@ from h2peer import (
     raw,
 )
 
+pytestmark = pytest.mark.processes
+
 B = block()
 BROKEN = fatal("COMPRESSION_ERROR")
 CASES = [

@@ -20,6 +20,8 @@ from h2peer import (
     sid,
 )
 
+pytestmark = pytest.mark.processes
+
 MALFORMED = error("PROTOCOL_ERROR")
 
 

@@ -33,6 +33,8 @@ from h2peer import (
     window,
 )
 
+pytestmark = pytest.mark.processes
+
 B = block()
 BIG = (1 << 31) - 1
 FLOW, SIZE, PROTOCOL = "FLOW_CONTROL_ERROR", "FRAME_SIZE_ERROR", "PROTOCOL_ERROR"

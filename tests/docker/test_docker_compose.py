@@ -14,7 +14,7 @@ import docker_daemon
 import httpx
 import pytest
 from docker_fleets import DockerFleet, free_name
-from running_fleet import REPOSITORY, free_port
+from running_fleet import REPOSITORY, free_ports
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -46,8 +46,8 @@ class Stack:
     """compose/ on a port and under names of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.tool, self.fleet, self.port = tool(), free_name(), free_port()
-        self.metrics = free_port()
+        self.tool, self.fleet = tool(), free_name()
+        self.port, self.metrics = free_ports(2)
         self.override = folder / "override.yaml"
         text = (COMPOSE / "fleet.cpu.yaml").read_text().replace("name: demo", f"name: {self.fleet}")
         file = folder / "fleet.yaml"

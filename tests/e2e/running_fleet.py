@@ -34,6 +34,14 @@ def free_port() -> int:
     raise RuntimeError("no free port between 12000 and 28000")
 
 
+def free_ports(count: int) -> list[int]:
+    """So many different ones."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[free_port()] = None
+    return list(found)
+
+
 class RunningFleet:
     """One fleet of a test. ``cli`` runs the command line as a user would."""
 

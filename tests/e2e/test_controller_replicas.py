@@ -3,15 +3,15 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from background import Background
 from running_fleet import REPOSITORY, RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("controller_replicas")]
@@ -28,20 +28,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         yield fleet
 
 
-class Calls:
+class Calls(Background):
     """Unary calls one after another in the background; every failure is kept."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
-        self.done, self.failures = 0, list[str]()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(3)]
+        super().__init__(address, threads=3)
 
     def _run(self) -> None:
         values = np.zeros(64, np.uint8)
         given = triton.InferInput("INPUT0", [64], "UINT8")
         given.set_data_from_numpy(values)
-        with triton.InferenceServerClient(self._address) as client:
+        with triton.InferenceServerClient(self.address) as client:
             while not self._stop.is_set():
                 try:
                     client.infer("echo", [given])
@@ -49,16 +46,6 @@ class Calls:
                 except triton.InferenceServerException as error:
                     self.failures.append(str(error))
                 time.sleep(0.005)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
 
 
 def rewritten(fleet: RunningFleet, **pool: Any) -> None:

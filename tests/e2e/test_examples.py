@@ -136,7 +136,7 @@ def test_the_embeddings_are_the_model_s(monkeypatch: pytest.MonkeyPatch) -> None
 def test_torch_on_cuda_agrees_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        pytest.skip("torch sees no CUDA device: this needs an NVIDIA GPU and its driver")
     monkeypatch.syspath_prepend(str(EXAMPLES / "sentences" / "models" / "minilm" / "1"))
     from bert import Bert, Numpy, Torch, read_safetensors
 

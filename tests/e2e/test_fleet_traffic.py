@@ -2,17 +2,17 @@
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from queue import Queue
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from background import Background, told
 from running_fleet import REPOSITORY, RunningFleet, running_fleet
 
 from tritonfleet.core.wire import ScaleRequest
@@ -43,37 +43,23 @@ def replica_of(result: triton.InferResult) -> str:
     return str(result.as_numpy("REPLICA").reshape(-1)[0].decode()).rpartition(".")[0]
 
 
-class Load:
+class Load(Background):
     """Constant unary load from a few threads; every failure is kept with its words."""
 
     def __init__(self, address: str, threads: int = 4, pause_s: float = 0.005) -> None:
-        self.failures: list[str] = []
+        super().__init__(address, threads)
         self.replicas: Counter[str] = Counter()
-        self.done = 0
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(address, pause_s), daemon=True) for _ in range(threads)
-        ]
+        self.pause_s = pause_s
 
-    def _run(self, address: str, pause_s: float) -> None:
-        with triton.InferenceServerClient(address) as client:
+    def _run(self) -> None:
+        with triton.InferenceServerClient(self.address) as client:
             while not self._stop.is_set():
                 try:
                     self.replicas[replica_of(echo(client, 64))] += 1
                     self.done += 1
                 except triton.InferenceServerException as error:
-                    self.failures.append(f"{error.status()}: {error.message()}")
-                time.sleep(pause_s)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
+                    self.failures.append(told(error))
+                time.sleep(self.pause_s)
 
     def advance(self, calls: int, timeout: float = 60) -> None:
         """Wait until so many further calls were answered."""

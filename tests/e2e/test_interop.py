@@ -235,7 +235,7 @@ def curl_speaks_http2() -> bool:
 
 
 @pytest.mark.peer
-@pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2 here")
+@pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2: apt-get install curl")
 def test_curl(fleet: RunningFleet, question: str, tmp_path: Path) -> None:
     answer = tmp_path / "answer.bin"
     head = run(
@@ -259,7 +259,7 @@ def test_curl(fleet: RunningFleet, question: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2 here")
+@pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2: apt-get install curl")
 def test_curl_without_grpc_is_told_in_words(fleet: RunningFleet) -> None:
     said = run(["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_code}", f"http://{fleet.address}/"])
     assert said == "tritonfleet: this address speaks gRPC: POST with content-type application/grpc\n405"

@@ -1,14 +1,14 @@
 """`restart router` under load: one worker or two, no call fails, and a stream goes on to its end."""
 
-import threading
 from collections.abc import Iterator
 from queue import Queue
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from background import Background
 from running_fleet import RunningFleet, running_fleet
 from test_fleet_traffic import Load, tensor
 from tritonclient.grpc import service_pb2
@@ -24,15 +24,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         yield fleet
 
 
-class Newcomers:
+class Newcomers(Background):
     """Clients that connect, ask once and go: what the queue of a listening socket is full of."""
 
-    def __init__(self, address: str, threads: int = 3) -> None:
-        self.address = address
-        self.failures: list[str] = []
-        self.done = 0
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+    def __init__(self, address: str) -> None:
+        super().__init__(address, threads=3)
 
     def _run(self) -> None:
         ready = "/inference.GRPCInferenceService/ServerMetadata"
@@ -45,16 +41,6 @@ class Newcomers:
                     self.done += 1
                 except grpc.RpcError as error:
                     self.failures.append(repr(error))
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(70)
 
 
 def workers(fleet: RunningFleet) -> dict[int, dict[str, Any]]:

@@ -19,7 +19,7 @@ import tritonclient.grpc as triton
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))  # running_fleet is shared with the tests there
 
 from conversation import Conversation  # after the path
-from running_fleet import REPOSITORY, free_port, running_fleet  # after the path
+from running_fleet import REPOSITORY, free_ports, running_fleet  # after the path
 
 from tritonfleet.triton.embedded import find_tritonserver  # after the path
 from tritonfleet.triton.launch import Ports, arguments, environment  # after the path
@@ -31,7 +31,7 @@ START_TIMEOUT_S = 60.0
 def bare_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a Triton without a fleet, launched with the arguments a fleet gives to its replicas."""
     installation = find_tritonserver(os.environ)
-    ports = Ports(free_port(), free_port(), free_port())
+    ports = Ports(*free_ports(3))
     prefix = f"tfbare{uuid.uuid4().hex[:8]}"
     command = arguments(
         installation, model_repository=str(REPOSITORY), models=["*"], ports=ports, shm_prefix=prefix,

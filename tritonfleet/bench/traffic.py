@@ -6,6 +6,7 @@ server nor a slow client is forgiven ("coordinated omission").
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -141,11 +142,9 @@ class Traffic:
         empty = asyncio.Event()
         self.changed = lambda: None if self._out else empty.set()
         if self._out:
-            try:
+            with contextlib.suppress(TimeoutError):  # what is still out then is told below
                 async with asyncio.timeout(seconds):
                     await empty.wait()
-            except TimeoutError:
-                pass
         if self._out:
             self.unanswered = self._out
             self._client.abandon("given up at the end of the load")

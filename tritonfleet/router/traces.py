@@ -134,7 +134,7 @@ class TraceExport:
         while not self._stopping:
             self._wake.wait(SEND_EVERY_S)
             while self._spans and self._send():
-                pass
+                pass  # batch after batch, until all are sent or one is not taken
 
     def _send(self) -> bool:
         """Post one batch. False, and the batch is lost, if the collector does not take it."""

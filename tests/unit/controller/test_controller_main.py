@@ -16,6 +16,8 @@ import pytest
 
 from tritonfleet.controller.paths import FleetPaths
 
+pytestmark = pytest.mark.processes
+
 
 class Life:
     """One fleet's file, folder and processes."""

@@ -17,6 +17,8 @@ from tritonfleet.controller.router_workers import AddressTakenError, RouterWorke
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.drivers import spawn
 
+pytestmark = pytest.mark.processes
+
 
 def free_port() -> int:
     with socket.socket() as sock:

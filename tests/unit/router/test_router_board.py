@@ -19,6 +19,8 @@ from router_parts import RawClient, Request, ScriptedReplica, raw_client, until
 from tritonfleet.core.wire import RouterTable, TableReplica
 from tritonfleet.router.board import CELL, COLUMNS, ROW, SIZE, Board
 
+pytestmark = pytest.mark.processes
+
 REPLICAS = 4
 
 
