@@ -3,9 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PORT := $(if $(TRITONFLEET_PORT),$(TRITONFLEET_PORT),8001)
-WORKERS ?= 4
-# Much of these tests is waiting, so more of them than cores.
+# Much of what tests do is waiting, so more at a time than cores.
+WORKERS ?= 5
 FAST_WORKERS ?= 6
+MARKS ?= not chaos and not slow
 PYTEST_ARGS ?=
 TAIL_ARGS ?=
 AUTOSCALE_ARGS ?=
@@ -58,8 +59,8 @@ lint: dev ## ruff, mypy, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then the whole suite against a real Triton
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+test: lint ## lint, then the tests against a real Triton (MARKS="not chaos": the slow ones, too)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "$(MARKS)" $(PYTEST_ARGS)
 
 test-fast: dev ## the tests that start no server
 	@$(BIN)/python -m pytest -q -n $(FAST_WORKERS) -m "not triton and not processes and not docker and not gpu and not peer and not chaos" $(PYTEST_ARGS)

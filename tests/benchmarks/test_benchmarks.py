@@ -89,6 +89,7 @@ class TestProcesses:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 @pytest.mark.peer
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load (nghttp2-client) is not installed")
 @pytest.mark.parametrize(
@@ -114,6 +115,7 @@ def test_a_short_run_of_all_that_is_installed(benchmarks: Path, script: str, arg
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 @pytest.mark.peer
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load (nghttp2-client) is not installed")
 def test_a_proxy_that_fails_is_not_measured(load: ModuleType, tmp_path: Path) -> None:

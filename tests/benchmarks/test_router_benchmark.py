@@ -73,6 +73,7 @@ def test_python_alone(benchmarks: Path, rpc: str) -> None:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 @pytest.mark.peer
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load: apt-get install nghttp2-client")
 def test_a_short_run(benchmarks: Path, tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ def test_a_short_run(benchmarks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 def test_a_short_soak(benchmarks: Path) -> None:
     """Too short to tell growth; but the load runs, every answer is right, and no file stays open."""
     result = subprocess.run(

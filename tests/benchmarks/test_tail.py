@@ -103,6 +103,7 @@ def run_tail(benchmarks: Path, *arguments: str) -> Any:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 def test_a_short_run(benchmarks: Path) -> None:
     ours = ["least_work", "least_work-late"]
     document = run_tail(
@@ -122,6 +123,7 @@ def test_a_short_run(benchmarks: Path) -> None:
 
 
 @pytest.mark.triton
+@pytest.mark.slow
 def test_a_short_saturation(benchmarks: Path) -> None:
     found = run_tail(benchmarks, "--saturate", "--replicas=1", "--seconds=1", "--seeds=1")
     assert set(found) == {"hold-any", "hold-16", "hold-2"}

@@ -45,7 +45,7 @@ class Calls(Background):
                     self.done += 1
                 except triton.InferenceServerException as error:
                     self.failures.append(str(error))
-                time.sleep(0.005)
+                time.sleep(0.02)
 
 
 def rewritten(fleet: RunningFleet, **pool: Any) -> None:

@@ -81,15 +81,18 @@ def test_bench_with_sequences(fleet: RunningFleet) -> None:
     assert [(level["requests"], level["failures"]) for level in levels] == [(45, {}), (45, {})]
 
 
+@pytest.mark.slow
 def test_tls(tmp_path: Path) -> None:
     assert example(tmp_path, "tls") == "with a certificate: hello\nwithout one: StatusCode.UNAVAILABLE\n"
 
 
+@pytest.mark.slow
 def test_two_pools(tmp_path: Path) -> None:
     shown = example(tmp_path, "two_pools")
     assert "text_work is answered by text-0, text-1\necho is answered by pictures-0\n" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_autoscaling(tmp_path: Path) -> None:
     assert ", 0 failures; and now none:" in example(tmp_path, "autoscaling")

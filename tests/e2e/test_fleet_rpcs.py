@@ -3,15 +3,15 @@
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from background import Background
 from running_fleet import REPOSITORY, RunningFleet, running_fleet
 from tritonclient.utils import InferenceServerException, shared_memory
 
@@ -53,30 +53,21 @@ def direct(fleet: RunningFleet, replica: str) -> triton.InferenceServerClient:
     return client
 
 
-class Repeating:
+class Repeating(Background):
     """Does something again and again in a thread; keeps what came of it."""
 
     def __init__(self, address: str, what: Any) -> None:
+        super().__init__(address, threads=1)
+        self.what = what
         self.results: list[Any] = []
-        self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(address, what), daemon=True)
 
-    def _run(self, address: str, what: Any) -> None:
-        with triton.InferenceServerClient(address) as client:
+    def _run(self) -> None:
+        with triton.InferenceServerClient(self.address) as client:
             while not self._stop.wait(0.01):
                 try:
-                    self.results.append(what(client))
+                    self.results.append(self.what(client))
                 except InferenceServerException as error:
                     self.failures.append(str(error))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
 
 
 def kill(fleet: RunningFleet, replica: str) -> None:

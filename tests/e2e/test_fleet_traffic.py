@@ -46,7 +46,7 @@ def replica_of(result: triton.InferResult) -> str:
 class Load(Background):
     """Constant unary load from a few threads; every failure is kept with its words."""
 
-    def __init__(self, address: str, threads: int = 4, pause_s: float = 0.005) -> None:
+    def __init__(self, address: str, threads: int = 4, pause_s: float = 0.02) -> None:
         super().__init__(address, threads)
         self.replicas: Counter[str] = Counter()
         self.pause_s = pause_s
@@ -297,7 +297,7 @@ def test_a_replica_that_somebody_stops_fails_nothing(fleet: RunningFleet) -> Non
     """SIGTERM, not from us: Triton unloads its models first and answers meanwhile that it has none."""
     fleet.cli("scale", "2", "--wait")
     before = fleet.pids()
-    with Load(fleet.address, threads=8, pause_s=0.001) as load:
+    with Load(fleet.address, threads=8, pause_s=0.01) as load:
         load.advance(100)
         os.kill(before["main-1"], signal.SIGTERM)
         fleet.until(lambda f: f.pids().get("main-1") not in (None, before["main-1"]), "a new process")

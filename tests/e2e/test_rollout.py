@@ -38,7 +38,7 @@ def has_in_environment(pid: int, text: str) -> bool:
 
 
 def test_a_change_a_bad_one_and_the_way_back_lose_no_request(fleet: RunningFleet) -> None:
-    with Work(fleet.address, threads=3, words=50) as work:
+    with Work(fleet.address, threads=3, words=50, pause_s=0.02) as work:
         before = fleet.pids()
         fleet.write(**POOL, triton=ENVIRONMENT)
         assert "replace the replicas of pool main one by one" in fleet.cli("plan", check=5).stdout

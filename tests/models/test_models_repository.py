@@ -86,6 +86,7 @@ class TestDigits:
             client.infer("digits", [tensor("IMAGE", np.zeros((1, 63), np.float32))])
 
 
+@pytest.mark.slow
 class TestDigitsRecipe:
     def test_makes_the_same_file_twice_as_good_as_the_shipped_one(
         self, recipe: ModuleType, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

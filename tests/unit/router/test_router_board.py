@@ -191,6 +191,7 @@ async def load_of(folder: Path, workers: int, *, board: bool, clients: int) -> L
     return load
 
 
+@pytest.mark.slow
 async def test_two_workers_leave_as_few_replicas_idle_as_one_does(tmp_path: Path) -> None:
     """Three clients and four replicas: somebody is always idle. Without the board every worker sees a part
     only, and sends to the busy."""
@@ -200,6 +201,7 @@ async def test_two_workers_leave_as_few_replicas_idle_as_one_does(tmp_path: Path
     assert two.misplaced < blind.misplaced / 2
 
 
+@pytest.mark.slow
 async def test_two_workers_spread_as_one_does(tmp_path: Path) -> None:
     one = await load_of(tmp_path, 1, board=False, clients=4 * REPLICAS)
     two = await load_of(tmp_path, 2, board=True, clients=4 * REPLICAS)
