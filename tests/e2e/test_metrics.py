@@ -149,7 +149,7 @@ def test_the_access_log_has_a_line_for_each_call(fleet: RunningFleet) -> None:
     found = calls()[before:]
     assert len(found) == CALLS
     assert {(line["status"], line["model"]) for line in found} == {("OK", "echo")}
-    assert {line["replica"].rpartition(".")[0] for line in found} == {"main-0", "main-1"}
+    assert {line["replica"].rpartition(".")[0] for line in found} <= {"main-0", "main-1"}
     assert all(line["duration_s"] > 0 and line["response_bytes"] > 8 for line in found)
 
 
