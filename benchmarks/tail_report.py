@@ -122,8 +122,12 @@ def png(runs: Sequence[Run], path: Path) -> bool:
     from matplotlib import pyplot
 
     found = groups(runs)
-    figure, axes = pyplot.subplots(1, len(found), figsize=(6 * len(found), 4.5), squeeze=False)
-    for axis, ((sizes, load), own) in zip(axes[0], found.items(), strict=True):
+    columns = min(len(found), 3)
+    rows = -(-len(found) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(6 * columns, 4.5 * rows), squeeze=False)
+    for axis in axes.flat[len(found) :]:
+        axis.set_visible(False)
+    for axis, ((sizes, load), own) in zip(axes.flat, found.items(), strict=False):  # a row may be longer
         for target in dict.fromkeys(run.target for run in own):
             ranked = sorted(latency * 1e3 for run in own if run.target == target for latency in run.counted())
             shares = [1 - index / len(ranked) for index in range(len(ranked))]
@@ -132,7 +136,7 @@ def png(runs: Sequence[Run], path: Path) -> bool:
         axis.set_title(f"{sizes} sizes, load {load:g}")
         axis.grid(visible=True, which="both", alpha=0.2)
     axes[0][0].set_ylabel("share of requests that take longer")
-    axes[0][-1].legend(fontsize="small")
+    axes.flat[len(found) - 1].legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     return True
