@@ -106,7 +106,7 @@ def test_sentences(tmp_path: Path) -> None:
 
 @needs_weights
 def test_the_embeddings_are_the_model_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cosines as they were with the weights of the package, and tokens as those of the package `tokenizers`."""
+    """Cosines as they were with these weights, and tokens as those of the package `tokenizers`."""
     monkeypatch.syspath_prepend(str(EXAMPLES / "sentences" / "models" / "minilm" / "1"))
     from bert import Bert, Numpy, read_safetensors
     from wordpiece import WordPiece
