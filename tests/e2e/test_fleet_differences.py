@@ -65,7 +65,8 @@ def test_a_version_is_asked_of_replicas_that_have_it(
         config = replica.get_model_config("echo", as_json=True)["config"]
         config["version_policy"] = {"specific": {"versions": [1, 2]}}
         replica.load_model("echo", config=json.dumps(config))
-        fleet.until(lambda _: client.is_model_ready("echo", "1"), "version 1 is ready in the fleet")
+        fleet.until(lambda _: _versions(fleet, "main-0") == ["1", "2"], "the controller knows of version 1")
+        assert client.is_model_ready("echo", "1")
         fleet.until(lambda _: all(_answers(client, "1") for _ in range(10)), "the router knows of it")
         assert Counter(echo(client, "1") for _ in range(20)) == {"main-0": 20}
         assert set(Counter(echo(client, version) for version in ("", "2") * 10)) == {"main-0", "main-1"}
@@ -75,6 +76,12 @@ def test_a_version_is_asked_of_replicas_that_have_it(
     assert index == {("1", "READY"), ("2", "READY")}
     for _ in range(10):
         assert client.get_model_metadata("echo", "1").versions == ["1"]
+
+
+def _versions(fleet: RunningFleet, replica: str) -> list[str]:
+    """Of `echo`, sorted."""
+    models = fleet.replicas()[replica]["models"]
+    return sorted(next((model["versions"] for model in models if model["name"] == "echo"), []))
 
 
 def _answers(client: Any, version: str) -> bool:
