@@ -36,7 +36,7 @@ from tritonfleet.core.balance import POLICIES
 
 HERE = Path(__file__).resolve().parent
 MODEL, BATCHED = "sized_work", "sized_batch"
-SLOTS = 2  # what the controller finds a replica of MODEL can usefully hold: twice its one instance
+SLOTS = 4  # what the controller finds a replica of MODEL can usefully hold: one executes, three wait
 BATCH = 8
 OPTIMUM = "central queue"
 REFERENCES = ("envoy-least", "haproxy", "envoy-rr", OPTIMUM)

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 ROWS = 128  # workers: at most 64, and as many that finish their calls
 COLUMNS = 256  # replicas
-CELL = 3  # words of 8 bytes: a name, requests in flight, seconds of work
+CELL = 4  # words of 8 bytes: a name, requests in flight, seconds of work, when it last got on with them
 ROW = COLUMNS * CELL
 SIZE = ROWS * ROW * 8
 
@@ -82,7 +82,9 @@ class Board:
         present = {replica.instance for replica in replicas}
         for instance in [instance for instance in self._columns if instance not in present]:
             gone = self._columns.pop(instance)
-            self._names[gone], self.cells[gone + 1], self.cells[gone + 2] = 0, 0.0, 0.0
+            self._names[gone] = 0
+            for word in range(1, CELL):
+                self.cells[gone + word] = 0.0
         taken = set(self._columns.values())
         own = range(self._row * ROW, (self._row + 1) * ROW, CELL)
         free = (at for at in own if at not in taken)
@@ -113,6 +115,7 @@ class Board:
             if at is not None:
                 cells[at + 1] = replica.in_flight
                 cells[at + 2] = replica.work_s
+                cells[at + 3] = replica.progress_at
 
     def close(self) -> None:
         """Take back all that this worker had written; what it publishes later is nowhere."""
@@ -147,14 +150,17 @@ class SharingTouched(Touched):
 class Seen:
     """A replica as all workers together see it: a candidate for a policy."""
 
-    __slots__ = ("in_flight", "pace", "replica", "work_s")
+    __slots__ = ("in_flight", "pace", "progress_at", "replica", "work_s")
 
     def __init__(self, replica: Replica, cells: memoryview[float]) -> None:
         self.replica, self.pace = replica, replica.pace
         self.in_flight, self.work_s = replica.in_flight, replica.work_s
+        self.progress_at = replica.progress_at  # perf_counter is one clock for all processes of a host
         for at in replica.elsewhere:
             self.in_flight += int(cells[at + 1])
             self.work_s += cells[at + 2]
+            if cells[at + 3] > self.progress_at:
+                self.progress_at = cells[at + 3]
 
 
 class SharedPolicy:
@@ -164,10 +170,10 @@ class SharedPolicy:
         self.name = policy.name
         self._policy, self._board = policy, board
 
-    def pick(self, candidates: Sequence[Any], cost_s: float = 0.0) -> Any:
+    def pick(self, candidates: Sequence[Any], cost_s: float = 0.0, now: float = 0.0) -> Any:
         """``candidates`` are replicas."""
         cells = self._board.cells
-        return self._policy.pick([Seen(one, cells) for one in candidates], cost_s).replica
+        return self._policy.pick([Seen(one, cells) for one in candidates], cost_s, now).replica
 
 
 def shared(policy: Policy, board: Board | None) -> Policy:

@@ -96,7 +96,9 @@ class Leg(Stream):
 
     __slots__ = ("cost_s", "credited", "finished", "replica", "size", "started", "stats")
 
-    def __init__(self, connection: Sender, stream_id: bytes, replica: Replica, stats: CallStats) -> None:
+    def __init__(
+        self, connection: Sender, stream_id: bytes, replica: Replica, stats: CallStats, now: float
+    ) -> None:
         Stream.__init__(self, connection, stream_id)
         self.replica = replica
         self.stats = stats
@@ -104,7 +106,7 @@ class Leg(Stream):
         self.cost_s = 0.0  # what it is expected to take of the replica's time
         self.size = 0  # bytes of the request's message
         self.finished = False
-        self.started = perf_counter()
+        self.started = now  # by perf_counter
         replica.in_flight += 1
         stats.in_flight += 1
 
@@ -117,10 +119,14 @@ class Leg(Stream):
         if self.finished:
             return
         self.finished = True
-        self.replica.in_flight -= 1
-        self.replica.work_s -= self.cost_s
+        replica = self.replica
+        replica.in_flight -= 1
+        now = perf_counter()
+        if self.cost_s:
+            replica.work_s -= self.cost_s
+            replica.progress_at = now
         stats = self.stats
         stats.in_flight -= 1
         stats.codes[status] = stats.codes.get(status, 0) + 1
         if timed:
-            stats.latency.record(perf_counter() - self.started)
+            stats.latency.record(now - self.started)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from tritonfleet.core.balance import POLICIES, late_bind
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_WORK_S = 1e-9  # less is what rounding left
 SETTLED_S = 10.0  # in the table for longer than a slow start takes
 MAX_WAITING = 1024  # calls that wait for a connection with room
 
@@ -232,10 +234,11 @@ class Dispatcher(Ends):
         if call.info.infers and not call.info.streaming and call.held:
             size = int.from_bytes(call.held[0][1:5], "big")
             cost_s = self.work.of(model).cost.estimate(size)
-        replica = self.policy.pick(candidates, cost_s) if len(candidates) > 1 else candidates[0]
+        at = perf_counter()
+        replica = self.policy.pick(candidates, cost_s, at) if len(candidates) > 1 else candidates[0]
         stats = replica.stats.get(model) or replica.stats_of(model)
         if stats.slots and stats.in_flight >= stats.slots and call.sequence is None and size:
-            chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s)
+            chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s, at)
             if chosen is None:
                 self.work.wait(call, cost_s, candidates, self.loop.time())
                 return
@@ -246,7 +249,7 @@ class Dispatcher(Ends):
             if not with_room:
                 self._wait(call)
                 return
-            replica = self.policy.pick(with_room, cost_s)
+            replica = self.policy.pick(with_room, cost_s, at)
             stats = replica.stats_of(model)
             connection = replica.connection()
             if connection is None:
@@ -262,9 +265,12 @@ class Dispatcher(Ends):
                 block = grpc.with_timeout(call.fields, call.deadline - now)
             self.work.has_waited(call, now)
         stream_id = connection.open_stream_id()
-        leg = Leg(connection, stream_id, replica, stats)
-        leg.size, leg.cost_s = size, cost_s
-        replica.work_s += cost_s
+        leg = Leg(connection, stream_id, replica, stats, at)
+        if cost_s:
+            leg.size, leg.cost_s = size, cost_s
+            if replica.work_s < NO_WORK_S:
+                replica.work_s, replica.progress_at = 0.0, at
+            replica.work_s += cost_s
         connection.streams[stream_id] = leg
         leg.partner = call
         call.partner = leg

@@ -135,6 +135,7 @@ class Replica:
         self.id, self.instance = row.id, row.instance
         self.in_flight = 0
         self.work_s = 0.0  # expected seconds of what is in flight
+        self.progress_at = 0.0  # by perf_counter: its last answer to an inference, or its first one sent
         self.paces = Pace()
         self.pace = row.pace  # the larger of paces.value and the table's, one look-up nearer
         self.slow_starts = 0

@@ -69,7 +69,7 @@ class _Run(SimulatedFleet):
     def _dispatch(self, job: Job) -> None:
         replica = None
         if self._serving and not len(self._queue):
-            replica = late_bind(self._policy, self._serving, self._has_room, job.cost_s)
+            replica = late_bind(self._policy, self._serving, self._has_room, job.cost_s, self.now)
         if replica is not None:
             self._send(job, replica)
         elif self._queue.push(job, self.now, deadline=job.request.at + self.scenario.max_wait_s) is None:
@@ -90,7 +90,7 @@ class _Run(SimulatedFleet):
     def _end(self, replica: Replica, batch: list[Job], seconds: float) -> None:
         if not replica.runs(batch):  # it was lost
             return
-        replica.end(batch)
+        replica.end(batch, self.now)
         told = self.meter.now
         told.busy_s += seconds
         for job in batch:
@@ -118,7 +118,8 @@ class _Run(SimulatedFleet):
     def _more_room(self) -> None:
         self._expire()
         while self._serving and (entry := self._queue.peek(self.now)) is not None:
-            replica = late_bind(self._policy, self._serving, self._has_room, entry.item.cost_s)
+            cost_s = entry.item.cost_s
+            replica = late_bind(self._policy, self._serving, self._has_room, cost_s, self.now)
             if replica is None:
                 return
             self._queue.remove(entry)

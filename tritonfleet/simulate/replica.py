@@ -31,6 +31,7 @@ class Replica:
         self.waiting: deque[Job] = deque()
         self.running: list[list[Job]] = []
         self.work_s = 0.0
+        self.progress_at = 0.0
         self.in_flight = 0
         self._pace = Pace()
         self.attribution = Attribution()
@@ -47,6 +48,8 @@ class Replica:
         job.sent_at = now
         job.tries += 1
         self.waiting.append(job)
+        if not self.in_flight:
+            self.progress_at = now
         self.in_flight += 1
         self.work_s += job.cost_s
 
@@ -64,7 +67,8 @@ class Replica:
         """Whether it is this very execution: the same requests may have come back after the replica died."""
         return any(one is batch for one in self.running)
 
-    def end(self, batch: list[Job]) -> None:
+    def end(self, batch: list[Job], now: float) -> None:
+        self.progress_at = now
         self.running = [one for one in self.running if one is not batch]
         self.in_flight -= len(batch)
         self.work_s -= sum(job.cost_s for job in batch)

@@ -32,6 +32,7 @@ class SimulatedReplica:
     slowness: float = 1.0
     in_flight: int = 0
     work_s: float = 0.0
+    progress_at: float = 0.0
     measured: Pace = field(default_factory=Pace)
     jobs: deque[tuple[int, float, float]] = field(default_factory=deque)  # job, dispatched, estimate
     attribution: Attribution = field(default_factory=Attribution)
@@ -96,7 +97,7 @@ class Simulation:
                 self.finish(*heappop(self.events))
             cost = self.cost(index)
             if self.cap is None:
-                self.send(index, cost, self.policy.pick(self.replicas, cost), job.arrives_at)
+                self.send(index, cost, self.policy.pick(self.replicas, cost, job.arrives_at), job.arrives_at)
             else:
                 self.queue.push(index, job.arrives_at, cost_s=cost)
                 self.send_waiting(job.arrives_at)
@@ -110,7 +111,7 @@ class Simulation:
 
     def send_waiting(self, now: float) -> None:
         while len(self.queue):
-            replica = late_bind(self.policy, self.replicas, self.has_room)
+            replica = late_bind(self.policy, self.replicas, self.has_room, now=now)
             if replica is None:
                 return
             index = self.queue.pop(now)
@@ -125,6 +126,7 @@ class Simulation:
         replica.work_s += cost
         replica.jobs.append((index, now, cost))
         if replica.in_flight == 1:
+            replica.progress_at = now
             self.begin(replica, now)
 
     def begin(self, replica: SimulatedReplica, now: float) -> None:
@@ -138,6 +140,7 @@ class Simulation:
         self.latencies[index] = now - job.arrives_at
         replica.in_flight -= 1
         replica.work_s -= cost
+        replica.progress_at = now
         if self.costs is not None:
             for size, seconds in replica.attribution.finished(job.size_bytes, dispatched, now):
                 replica.measured.learn(self.costs.estimate(size), seconds)

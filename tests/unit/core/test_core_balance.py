@@ -17,6 +17,7 @@ class Fake:
     in_flight: int = 0
     work_s: float = 0.0
     pace: float = 1.0
+    progress_at: float = 0.0
 
 
 def fleet(*in_flight: int) -> list[Fake]:
@@ -75,6 +76,21 @@ def test_least_work_counts_the_cost_at_the_replicas_own_pace() -> None:
     slow, busy = Fake("slow", pace=3.0), Fake("busy", in_flight=1, work_s=0.1)
     assert LeastWork().pick([slow, busy], 0.01).name == "slow"  # 0.03 s against 0.11 s
     assert LeastWork().pick([slow, busy], 0.20).name == "busy"  # 0.6 s against 0.3 s
+
+
+def test_least_work_counts_what_has_been_done_of_the_oldest_request() -> None:
+    nearly_done, begun = Fake("nearly done", 1, 0.10), Fake("begun", 1, 0.06, progress_at=0.08)
+    policy = LeastWork()
+    assert {policy.pick([nearly_done, begun], 0.01, 0.09).name for _ in range(4)} == {"nearly done"}
+    assert {policy.pick([nearly_done, begun], 0.01).name for _ in range(4)} == {"begun"}  # without a clock
+
+
+def test_a_replica_that_hangs_does_not_look_idle() -> None:
+    """However long ago it last did anything: at most one average request of those it holds counts as done."""
+    policy, hangs, works = LeastWork(), Fake("hangs", 3, 0.3), Fake("works", 1, 0.1, progress_at=1000.0)
+    assert {policy.pick([hangs, works], 0.01, 1000.0).name for _ in range(4)} == {"works"}
+    one, idle = Fake("hangs with one", 1, 0.1), Fake("idle")
+    assert {policy.pick([one, idle], 0.01, 1000.0).name for _ in range(4)} == {"idle"}
 
 
 def test_least_work_spreads_over_an_idle_fleet_whatever_rounding_left() -> None:

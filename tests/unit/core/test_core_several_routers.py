@@ -26,6 +26,7 @@ class View:
     replica: SimulatedReplica
     in_flight: int = 0
     work_s: float = 0.0
+    progress_at: float = 0.0
     pace: float = 1.0
 
 

@@ -62,9 +62,9 @@ class Workers:
         found = []
         for start in range(0, SIZE, ROW * 8):
             cells = [data[at : at + CELL * 8] for at in range(start, start + COLUMNS * CELL * 8, CELL * 8)]
-            used = [struct.unpack("=Qdd", cell) for cell in cells if any(cell)]
+            used = [struct.unpack("=Qddd", cell) for cell in cells if any(cell)]
             if used:
-                found.append(int(sum(in_flight for _name, in_flight, _work in used)))
+                found.append(int(sum(in_flight for _name, in_flight, _work, _at in used)))
         return found
 
     def stop(self) -> None:

@@ -8,12 +8,12 @@ from tritonfleet.triton.capacity import MODEL_CONFIG, Capacity, ensemble_slots, 
 from tritonfleet.triton.client import RawAnswer
 
 CASES = {
-    "one instance": ("instance_group [{count: 1}]", 2),
-    "no group at all": ("", 2),
-    "two instances": ("instance_group [{count: 2}]", 4),
+    "one instance": ("instance_group [{count: 1}]", 4),
+    "no group at all": ("", 4),
+    "two instances": ("instance_group [{count: 2}]", 5),
     "two on each of two GPUs": ("instance_group [{count: 2, gpus: [0, 1]}]", 8),
     "several groups": ("instance_group [{count: 1}, {count: 3}]", 8),
-    "batches of the model's own making": ("max_batch_size: 8 instance_group [{count: 1}]", 2),
+    "batches of the model's own making": ("max_batch_size: 8 instance_group [{count: 1}]", 4),
     "dynamic batching": ("max_batch_size: 8 dynamic_batching {} instance_group [{count: 1}]", 16),
     "dynamic batching, two instances": (
         "max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}]",
@@ -27,7 +27,7 @@ CASES = {
         "max_batch_size: 8 dynamic_batching {preferred_batch_size: [16]} instance_group [{count: 1}]",
         16,
     ),
-    "dynamic batching without batches": ("dynamic_batching {} instance_group [{count: 1}]", 2),
+    "dynamic batching without batches": ("dynamic_batching {} instance_group [{count: 1}]", 4),
     "sequences": ("max_batch_size: 8 sequence_batching {}", 0),
     "decoupled": ("model_transaction_policy {decoupled: true}", 0),
     "an ensemble": ("ensemble_scheduling {}", 0),
@@ -48,9 +48,9 @@ def ensemble(*steps: str) -> str:
 @pytest.mark.parametrize(
     ("steps", "slots"),
     [
-        (("one", "batched"), 18),
-        (("one", "one"), 2),  # the same model twice holds no more
-        (("one", "inner"), 20),
+        (("one", "batched"), 20),
+        (("one", "one"), 4),  # the same model twice holds no more
+        (("one", "inner"), 24),
         (("one", "streaming"), 0),
         (("one", "unknown"), 0),
         (("outer",), 0),  # Triton refuses it; here it must only end
@@ -82,4 +82,4 @@ class Answering:
 
 async def test_what_cannot_be_read_or_has_no_limit_is_left_out() -> None:
     found = await read_capacity(Answering(), ["plain", "gone", "free"], 3.0)
-    assert found == Capacity({"plain": 2}, {"plain": 1, "free": 1})
+    assert found == Capacity({"plain": 4}, {"plain": 1, "free": 1})
