@@ -45,7 +45,7 @@ CLIENT_LATE_S = 0.005  # a client that sends later than this at p99 measures its
 
 def targets() -> list[Peer]:
     """Our policies with requests sent on at once, our best with late binding, and the others."""
-    ours: list[Peer] = [Tritonfleet(name, name, [MODEL]) for name in POLICIES]
+    ours: list[Peer] = [Tritonfleet(name, name, [MODEL], None) for name in POLICIES]
     late: list[Peer] = [Tritonfleet("least_work-late", "least_work", [MODEL], SLOTS)]
     others = [Envoy("envoy-rr", "ROUND_ROBIN"), Envoy("envoy-least", "LEAST_REQUEST"), HAProxy(), Nginx()]
     return [*ours, *late, *others]

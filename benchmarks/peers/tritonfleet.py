@@ -10,17 +10,20 @@ import msgspec
 from tritonfleet.core.wire import RouterTable, TableReplica
 
 MODELS = ("digits", "echo")
+SLOTS = 4  # what the controller finds for each of them, one instance and no batches
 
 
 class Tritonfleet:
-    """``slots``: what each replica may hold of each model; the rest waits in the router. None: any."""
+    """As the controller configures it by default.
+
+    ``slots``: what each replica may hold of each model; the rest waits in the router. None: any."""
 
     def __init__(
         self,
         name: str = "tritonfleet",
-        policy: str = "least_requests",
+        policy: str = "least_work",
         models: Sequence[str] = MODELS,
-        slots: int | None = None,
+        slots: int | None = SLOTS,
     ) -> None:
         self.name = name
         self.policy, self.models = policy, tuple(models)

@@ -30,6 +30,10 @@ class Candidate(Protocol):
 
 C = TypeVar("C", bound=Candidate)
 
+PREFETCH = 3
+KEEPS_BUSY_S = 0.01
+"""A replica with less expected work than this may be given more, whatever it holds: binding late gains less
+than that, and a replica of requests that take 0.2 ms would idle with four."""
 ALL_BUT = 0.95  # of the oldest request at most counts as done: an idle replica is always to be preferred
 
 
@@ -125,6 +129,14 @@ def done_in_s(busy: Candidate, cost_s: float, now: float) -> float:
         return expected_s
     oldest_s = ALL_BUT * work_s * busy.pace / busy.in_flight
     return expected_s - (min(oldest_s, elapsed_s))
+
+
+def useful_slots(executing: int) -> int:
+    """How many requests a replica can use that executes ``executing`` at once: those, and as many again, but
+    at least `PREFETCH`, that wait there. Or it idles from an answer until the router has sent the next
+    request. One that waits is enough where a request takes 20 times that; where it takes twice, p99 is 4
+    times that of three (simulated, 4 replicas, load 0.85), and three cost nothing where one is enough."""
+    return executing + max(executing, PREFETCH)
 
 
 def late_bind(

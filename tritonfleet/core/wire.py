@@ -329,6 +329,7 @@ class TableReplica:
     slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold; absent: any
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by model: those ready; absent: any
     pace: float = 1.0  # seconds it takes for each that a peer takes, by Triton's statistics; ≥ 1
+    strict: bool = False  # `slots` are the operator's: never more, however short the calls are
 
     def has_version(self, model: str, version: str) -> bool:
         known = self.versions.get(model)

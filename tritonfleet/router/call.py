@@ -26,11 +26,22 @@ if TYPE_CHECKING:
 class CallStats:
     """Cumulative counters for one (instance, model)."""
 
-    __slots__ = ("attribution", "codes", "expected_s", "in_flight", "latency", "model", "served", "slots")
+    __slots__ = (
+        "attribution",
+        "busy_s",
+        "codes",
+        "expected_s",
+        "in_flight",
+        "latency",
+        "model",
+        "served",
+        "slots",
+    )
 
-    def __init__(self, model: str = "", slots: int = 0) -> None:
+    def __init__(self, model: str = "") -> None:
         self.model = model
-        self.slots = slots  # how many calls it can usefully hold at once; 0: no limit
+        self.slots = 0  # how many calls it can usefully hold at once; 0: no limit
+        self.busy_s = 0.0  # with less expected work than this there may be more
         self.attribution = Attribution()
         self.in_flight = 0
         self.codes: dict[int, int] = {}

@@ -237,7 +237,13 @@ class Dispatcher(Ends):
         at = perf_counter()
         replica = self.policy.pick(candidates, cost_s, at) if len(candidates) > 1 else candidates[0]
         stats = replica.stats.get(model) or replica.stats_of(model)
-        if stats.slots and stats.in_flight >= stats.slots and call.sequence is None and size:
+        if (
+            stats.slots
+            and stats.in_flight >= stats.slots
+            and replica.work_s >= stats.busy_s
+            and call.sequence is None
+            and size
+        ):
             chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s, at)
             if chosen is None:
                 self.work.wait(call, cost_s, candidates, self.loop.time())

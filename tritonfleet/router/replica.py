@@ -7,6 +7,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
+from tritonfleet.core.balance import KEEPS_BUSY_S
 from tritonfleet.core.cost import Pace
 from tritonfleet.core.wire import TableReplica
 from tritonfleet.http2.fields import Fields
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NEVER_S = -1.0  # no work is less, whatever rounding leaves
 CONNECT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
@@ -178,8 +180,13 @@ class Replica:
     def stats_of(self, model: str) -> CallStats:
         stats = self.stats.get(model)
         if stats is None:
-            stats = self.stats[model] = CallStats(model, self.row.slots.get(model, 0))
+            stats = self.stats[model] = CallStats(model)
+            self._limit(stats)
         return stats
+
+    def _limit(self, stats: CallStats) -> None:
+        stats.slots = self.row.slots.get(stats.model, 0)
+        stats.busy_s = NEVER_S if self.row.strict else KEEPS_BUSY_S
 
     def start_slow(self) -> None:
         """Less than its peers for its first seconds back."""
@@ -195,15 +202,15 @@ class Replica:
     def has_room(self, model: str) -> bool:
         """Whether it can usefully hold one more call for ``model``."""
         stats = self.stats_of(model)
-        return not stats.slots or stats.in_flight < stats.slots
+        return not stats.slots or stats.in_flight < stats.slots or self.work_s < stats.busy_s
 
     def update(self, row: TableReplica) -> None:
         """A newer row of the table."""
         self.row = row
         self.declines.clear()
         self.settle_pace()
-        for model, stats in self.stats.items():
-            stats.slots = row.slots.get(model, 0)
+        for stats in self.stats.values():
+            self._limit(stats)
 
     async def _keep_connected(self) -> None:
         """Hold one connection open for as long as the replica is in the table."""

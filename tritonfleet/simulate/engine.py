@@ -6,7 +6,7 @@ are the real ones; networks take a fixed time. The same scenario, requests and s
 
 from collections.abc import Callable, Sequence
 
-from tritonfleet.core.balance import POLICIES, Policy, late_bind
+from tritonfleet.core.balance import KEEPS_BUSY_S, POLICIES, Policy, late_bind
 from tritonfleet.core.cost import CostModel
 from tritonfleet.core.queue import WaitingQueue
 from tritonfleet.simulate.fleet import SimulatedFleet
@@ -76,7 +76,7 @@ class _Run(SimulatedFleet):
             self._refuse()
 
     def _has_room(self, replica: Replica) -> bool:
-        return replica.in_flight < self.scenario.slots
+        return replica.in_flight < self.scenario.slots or replica.work_s < KEEPS_BUSY_S
 
     def _send(self, job: Job, replica: Replica) -> None:
         replica.take(job, self.now)

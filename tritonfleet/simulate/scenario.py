@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tritonfleet.core.balance import useful_slots
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -51,4 +53,4 @@ class Scenario:
     @property
     def slots(self) -> int:
         """Requests that a replica usefully holds: a batch in work, and the next."""
-        return 2 * self.instances * self.batch
+        return useful_slots(self.instances * self.batch)

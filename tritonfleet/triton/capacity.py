@@ -6,22 +6,19 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
+from tritonfleet.core.balance import useful_slots
 from tritonfleet.triton.client import SERVICE, ReplicaClient
 
 MODEL_CONFIG = f"{SERVICE}/ModelConfig"
-PREFETCH = 3  # requests, at least, that wait at the replica for those that execute to end
 
 
 def slots_of(config: Any) -> int:
     """``config`` is a ``model_config_pb2.ModelConfig``; 0 means no limit.
 
-    What can execute, instances × requests a batch can hold, and as much again, but at least `PREFETCH`,
-    that waits there: or it idles from an answer until the router has sent the next request. One that
-    waits is enough where a request takes 20 times that; where it takes twice, p99 is 4 times that of
-    three (simulated, 4 replicas, load 0.85), and three cost nothing where one is enough. Requests are
-    batched together only by the dynamic batcher, which with preferred sizes makes no batch larger than
-    the largest of them. Sequences and decoupled models have no limit: what they hold is not theirs to
-    choose, or not told by the configuration; of ensembles see `ensemble_slots`.
+    `core.balance.useful_slots` of what can execute at once, instances × requests a batch can hold.
+    Requests are batched together only by the dynamic batcher, which with preferred sizes makes no batch
+    larger than the largest of them. Sequences and decoupled models have no limit: what they hold is not
+    theirs to choose, or not told by the configuration; of ensembles see `ensemble_slots`.
     """
     if config.model_transaction_policy.decoupled or config.WhichOneof("scheduling_choice") in (
         "sequence_batching",
@@ -32,8 +29,7 @@ def slots_of(config: Any) -> int:
     if config.HasField("dynamic_batching"):
         preferred = max(config.dynamic_batching.preferred_batch_size, default=0)
         batch = max(min(preferred or config.max_batch_size, config.max_batch_size), 1)
-    executing = instances_of(config) * batch
-    return executing + max(executing, PREFETCH)
+    return useful_slots(instances_of(config) * batch)
 
 
 def ensemble_slots(model: str, configs: Mapping[str, Any]) -> int:

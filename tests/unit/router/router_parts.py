@@ -140,6 +140,7 @@ class Router:
         self.policy = policy
         self.revision = 0
         self.slots: dict[str, int] = {}
+        self.strict = True
         self.settings = RouterSettings()
         self.dispatcher = Dispatcher(connections_per_replica=1, limits=limits)
         self.port = 0
@@ -148,7 +149,15 @@ class Router:
         self.revision += 1
         rows = (
             TableReplica(
-                f"m-{i}", f"m-{i}.1", "m", "127.0.0.1", replica.port, i in draining, ("model",), self.slots
+                f"m-{i}",
+                f"m-{i}.1",
+                "m",
+                "127.0.0.1",
+                replica.port,
+                i in draining,
+                ("model",),
+                self.slots,
+                strict=self.strict,
             )
             for i, replica in enumerate(self.scripted)
             if i not in without
@@ -184,13 +193,14 @@ async def router_of(
     *replicas: ScriptedReplica,
     policy: str = "round_robin",
     slots: dict[str, int] | None = None,
+    strict: bool = True,
     limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
 ) -> AsyncIterator[Router]:
     """A started router over started replicas; afterwards nothing is in flight any more, whatever happened."""
     for replica in replicas:
         await replica.start()
     router = Router(list(replicas), policy, limits)
-    router.slots = slots or {}
+    router.slots, router.strict = slots or {}, strict
     await router.start()
     try:
         yield router

@@ -63,6 +63,21 @@ async def test_what_has_no_slot_waits_and_goes_to_whoever_is_free_first() -> Non
         assert len(first.requests) == 1
 
 
+async def test_short_requests_do_not_wait_for_a_number_that_was_only_found() -> None:
+    """While a replica's expected work is less than is gained by waiting, it may have more than its slots."""
+    replica = Held()
+    async with router_of(replica, slots={"model": 1}, strict=False, policy="least_work") as router:
+        router.dispatcher.work.take_priors({"model": 0.004})  # seconds
+        async with raw_client(router.port) as client:
+            streams = [client.request(body(tag), path=INFER) for tag in range(5)]
+            await until(lambda: len(replica.requests) == 3)  # 4 ms and 4 ms are less than 10 ms
+            await until(lambda: router.dispatcher.work.queued == 2)
+            for index in range(5):
+                await until(lambda n=index: len(replica.requests) > n)
+                replica.finish(index)
+            assert Counter([(await client.finished(stream))[0] for stream in streams]) == {0: 5}
+
+
 async def test_a_higher_priority_goes_first() -> None:
     replica = Held()
     async with router_of(replica, slots={"model": 1}) as router, raw_client(router.port) as client:

@@ -31,15 +31,29 @@ def test_a_batch_takes_its_longest_and_the_share_of_the_others() -> None:
 
 def test_the_mean_wait_of_a_queue_is_that_of_theory() -> None:
     """M/D/1, ρ = 0.7: L = ρ + ρ² / (2·(1 − ρ)) are in the system on average (Pollaczek and Khinchine)."""
-    requests = generated("poisson", 7.0, 2000, 0.1, 0.0, seed=3)
+    requests = generated("poisson", 7.0, 8000, 0.1, 0.0, seed=3)
     scenario = replace(ONE, queue_capacity=10**6, every_s=0.5)
     result = simulate(scenario, requests, Static(1))
     waiting = sum(point.waiting for point in result.timeline) / len(result.timeline)
-    # The router holds what exceeds two at the replica: Σ (n−2)⁺·Pn = L − 2 + 2·P0 + P1.
-    rho = 0.7
+    # The router holds what exceeds s at the replica: Σ (n−s)⁺·Pn = L − s + Σ_{n<s} (s−n)·Pn.
+    rho, slots = 0.7, scenario.slots
     length = rho + rho**2 / (2 * (1 - rho))
-    empty, one = 1 - rho, (1 - rho) * (math.exp(rho) - 1)
-    assert waiting == pytest.approx(length - 2 + 2 * empty + one, rel=0.15)
+    held = length - slots + sum((slots - n) * in_system(n, rho) for n in range(slots))
+    assert waiting == pytest.approx(held, rel=0.15)
+
+
+def in_system(count: int, rho: float) -> float:
+    """The probability of so many in an M/D/1 queue (Erlang 1909; Gross et al., *Fundamentals of Queueing
+    Theory*, section 5.1)."""
+
+    def term(k: int) -> float:
+        left = count - k
+        poisson = (k * rho) ** left / math.factorial(left)
+        if left:
+            poisson += (k * rho) ** (left - 1) / math.factorial(left - 1)
+        return (-1) ** left * math.exp(k * rho) * poisson
+
+    return (1 - rho) * sum(term(k) for k in range(count + 1))
 
 
 def test_the_same_seed_gives_the_same_result() -> None:
