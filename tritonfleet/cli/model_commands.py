@@ -14,10 +14,15 @@ Model = Annotated[
 
 app = typer.Typer(
     cls=QuickGroup,
-    no_args_is_help=True,
     rich_markup_mode=None,
-    help="What is loaded where; load and unload on all replicas.",
+    help="What is loaded where; load and unload on all replicas. Alone: ls.",
 )
+
+
+@app.callback(invoke_without_command=True)
+def alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        ls(context)
 
 
 @app.command(epilog=GLOBAL_HELP)

@@ -71,6 +71,7 @@ def test_ls_as_data_and_by_name(cli: Cli, control: ControlServer) -> None:
         "reason": "unloaded",
     }
     assert cli("--fleet", "demo", "models", "ls", "-o", "name").out.split() == ["digits", "echo"]
+    assert cli("--fleet", "demo", "-o", "name", "models").out.split() == ["digits", "echo"]
     assert "digits" not in cli("--fleet", "demo", "models", "ls", "echo").out
     missed = cli("--fleet", "demo", "models", "ls", "ecko")
     assert missed.code == 2
