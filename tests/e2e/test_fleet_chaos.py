@@ -4,10 +4,12 @@ import asyncio
 import os
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.chaos, pytest.mark.xdist_group("fl
 SECONDS, RATE = 120, 200
 KILL_EVERY_S = 10
 HANG_AT_S = (10, 70)  # far enough apart for the first one's replacement to be settled
+MARGIN, FLOOR_S = 10, 1.0  # by which a p99 may differ from a calm one's; a hang holds up for 30 s
 EJECTED_WITHIN_S = 32  # `core.ejection.OLDEST_S`, and the second until the watchdog looks
 
 
@@ -33,6 +36,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     replicas: Counter[str] = field(default_factory=Counter)
     took: dict[int, float] = field(default_factory=dict)  # seconds, by number of the request
+    began: dict[int, float] = field(default_factory=dict)  # when it was sent, by the clock of the events
 
     async def run(self, fault: dict[int, int], fleet: RunningFleet) -> None:
         """``fault``: by number of a request, the signal that a replica gets when it is sent."""
@@ -49,6 +53,7 @@ class Load:
     async def _call(self, number: int) -> None:
         values = np.frombuffer(number.to_bytes(8, "big") * 4, np.uint8)
         began = asyncio.get_running_loop().time()
+        self.began[number] = time.time()
         try:
             result = await self.client.infer("counted", [tensor("INPUT0", values, "UINT8")])
         except Exception as error:  # noqa: BLE001 # every kind of failure counts
@@ -61,6 +66,12 @@ class Load:
 
     def slow(self, limit_s: float) -> list[int]:
         return [number for number, took in self.took.items() if took > limit_s]
+
+    def p99(self, begin: float, end: float) -> float:
+        """Of the requests that were sent between two moments, of which there are many."""
+        found = sorted(took for number, took in self.took.items() if begin <= self.began[number] < end)
+        assert len(found) >= 5 * RATE
+        return found[len(found) * 99 // 100]
 
 
 @contextmanager
@@ -131,3 +142,9 @@ async def test_replicas_that_hang_lose_no_request_and_hold_up_few(tmp_path: Path
     assert all(any(0 <= number - at + RATE <= EJECTED_WITHIN_S * RATE for at in hung) for number in slow)
     assert len(slow) < 0.01 * SECONDS * RATE  # p99 does not see them
     assert max(load.took.values()) < EJECTED_WITHIN_S
+    hangs = [load.began[number] for number in hung]
+    calm = load.p99(0.0, hangs[0])
+    found_out = sorted(event["at"] for event in unhealthy)
+    assert all(0 < out - hang < EJECTED_WITHIN_S for hang, out in zip(hangs, found_out, strict=True))
+    for out, end in zip(found_out, (*hangs[1:], inf), strict=True):
+        assert load.p99(out, end) <= max(MARGIN * calm, FLOOR_S)

@@ -250,6 +250,40 @@ def test_a_drain_waits_for_open_sequences(fleet: RunningFleet) -> None:
         fleet.until(lambda f: "main-1" not in f.replicas(), "main-1 is gone", timeout=15)
 
 
+def test_a_stream_is_in_flight_while_requests_are_open_in_it_and_drained_when_it_has_ended(
+    fleet: RunningFleet,
+) -> None:
+    fleet.cli("scale", "2", "--wait")
+    answers: Queue[tuple[Any, Any]] = Queue()
+    echoed = [tensor("INPUT0", np.zeros(8, np.uint8), "UINT8")]
+    with triton.InferenceServerClient(fleet.address) as client:
+        home = ""
+        while home != "main-1":
+            client.stop_stream()
+            client.start_stream(lambda result, error: answers.put((result, error)))
+            client.async_stream_infer("echo", echoed)
+            home = replica_of(answers.get(timeout=20)[0])
+        slow = [
+            tensor("IN", np.arange(3, dtype=np.int32), "INT32"),
+            tensor("DELAY_MS", np.array([1000], np.uint32), "UINT32"),
+        ]
+        for _ in range(2):
+            client.async_stream_infer("repeat", slow, enable_empty_final_response=True)
+        fleet.until(lambda f: f.replicas()["main-1"]["in_flight"] == 2, "two requests are open")
+        assert [answers.get(timeout=20)[1] for _ in range(8)] == [None] * 8
+        fleet.until(lambda f: f.replicas()["main-1"]["in_flight"] == 0, "the stream rests")
+        with fleet.client() as control:
+            control.scale(ScaleRequest({"main": 1}))
+        fleet.until(lambda f: f.replicas()["main-1"]["state"] == "draining", "main-1 drains")
+        time.sleep(2)  # for longer than a drain without a stream takes
+        client.async_stream_infer("echo", echoed)
+        result, error = answers.get(timeout=20)
+        assert (error, replica_of(result)) == (None, "main-1")
+        assert fleet.replicas()["main-1"]["state"] == "draining"
+        client.stop_stream()
+        fleet.until(lambda f: "main-1" not in f.replicas(), "main-1 is gone", timeout=15)
+
+
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
 def test_compressed_calls_pass(fleet: RunningFleet, compression: str) -> None:
     with triton.InferenceServerClient(fleet.address) as client:

@@ -128,7 +128,7 @@ def _traffic(inside: list[Sample], model: str, cold: set[str]) -> _Traffic:
         states = [one.calls[series] for one in inside if series in one.calls]
         began = first.calls.get(series)
         ended = states[-1]
-        found.finished += sum(ended.codes.values()) - (sum(began.codes.values()) if began else 0)
+        found.finished += _ended(ended) - (_ended(began) if began else 0)
         if series[2] not in cold:
             found.latency.merge([_grown(began, ended)])
     loads = [one.in_flight(model) + one.waiting.get(model, 0) for one in inside]
@@ -138,6 +138,11 @@ def _traffic(inside: list[Sample], model: str, cold: set[str]) -> _Traffic:
     found.mean_load, found.mean_waiting = sum(loads) / len(loads), sum(waits) / len(waits)
     found.most_waiting = max(waits)
     return found
+
+
+def _ended(call: CallTelemetry) -> int:
+    """Requests that have ended. A stream is none itself: those in it are."""
+    return sum(call.codes.values()) - call.streams + call.streamed
 
 
 def _grown(before: CallTelemetry | None, after: CallTelemetry) -> Histogram:

@@ -77,6 +77,7 @@ class Slot:
     reading: Reading | None = None
     slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold
     instances: dict[str, int] = field(default_factory=dict)  # by model: executions it can have at once
+    decoupled: tuple[str, ...] = ()  # models that may answer a request more than once
     settings_seen: int = 0  # the fleet's settings up to this revision were replayed on this launch
     settings_sent: int = 0  # so many
     replaying: asyncio.Task[None] | None = None

@@ -45,6 +45,7 @@ def rows(
             {model.name: model.versions for model in slot.models if model.ready},
             hints.paces.get(slot.instance.instance, 1.0),
             isinstance(max_inflight.get(slot.pool), int),
+            slot.decoupled,
         )
         for slot in sorted(slots, key=lambda slot: slot.id)
         if slot.state.serving and slot.instance is not None

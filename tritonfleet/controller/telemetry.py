@@ -72,8 +72,8 @@ class Telemetry:
         self, instance: str, workers: Iterable[int], revision: int, flagged_at: float, now: float
     ) -> bool:
         """Whether every running worker has said, under a table at least as new as ``revision`` and after
-        ``flagged_at``, that nothing is in flight there and no sequence open. With no worker running nothing
-        can be."""
+        ``flagged_at``, that nothing is in flight there and no stream or sequence open. With no worker running
+        nothing can be."""
         for worker in workers:
             found = self._workers.get(worker)
             if found is None or found.at <= flagged_at or now - found.at > FRESH_S:
@@ -81,7 +81,9 @@ class Telemetry:
             if found.report.table_revision < revision:
                 return False
             if any(
-                row.in_flight or row.sequences for row in found.report.replicas if row.instance == instance
+                row.in_flight or row.streams or row.sequences
+                for row in found.report.replicas
+                if row.instance == instance
             ):
                 return False
         return True

@@ -82,7 +82,8 @@ def _finish_draining(replica: Replica, drained: frozenset[str], now: float) -> l
         return [Action("stop", replica.id, replica.pool, "drained: nothing is in flight any more")]
     if replica.drain_deadline is not None and now >= replica.drain_deadline:
         left = "an unknown number of" if replica.in_flight is None else str(replica.in_flight)
-        return [Action("stop", replica.id, replica.pool, f"drain timeout with {left} requests in flight")]
+        what = f"{left} requests in flight" if replica.in_flight != 0 else "a stream or a sequence open"
+        return [Action("stop", replica.id, replica.pool, f"drain timeout with {what}")]
     return []
 
 

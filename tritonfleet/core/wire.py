@@ -330,6 +330,7 @@ class TableReplica:
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by model: those ready; absent: any
     pace: float = 1.0  # seconds it takes for each that a peer takes, by Triton's statistics; ≥ 1
     strict: bool = False  # `slots` are the operator's: never more, however short the calls are
+    decoupled: tuple[str, ...] = ()  # of the models, those that may answer a request more than once
 
     def has_version(self, model: str, version: str) -> bool:
         known = self.versions.get(model)
@@ -366,8 +367,8 @@ class ReplicaTelemetry:
     """One replica as one router worker sees it now."""
 
     instance: str
-    in_flight: int  # calls sent there and not finished; streams included
-    streams: int  # of these, streaming calls
+    in_flight: int  # requests sent there and not answered in full; of a stream, those that are open in it
+    streams: int  # streaming calls that are open, whether or not they have a request in flight
     oldest_in_flight_s: float  # age of the oldest of them; 0 when there is none
     connections: int  # established
     reachable: bool  # False while every attempt to connect fails
@@ -383,10 +384,8 @@ class ReplicaTelemetry:
 class CallTelemetry:
     """Cumulative counters of one worker for one (instance, model). ``model`` is "" for calls that name none.
 
-    ``codes`` counts finished calls by gRPC status number as text ("0", "14"); ``latency`` is the sparse
-    form of `core.histogram.Histogram` (bucket index as text → count), of unary calls that reached the
-    replica, from dispatch to the end of the response.
-    """
+    ``codes`` counts finished calls by gRPC status number as text ("0"); ``latency`` is a sparse `Histogram`
+    (bucket index as text → count), of unary calls that reached the replica, from dispatch to their end."""
 
     instance: str
     model: str
@@ -396,14 +395,15 @@ class CallTelemetry:
     latency_sum_s: float
     served: int = 0  # unary inferences that succeeded
     expected_s: float = 0.0  # what those were expected to take of the replica, in all (`core.cost`)
+    streamed: int = 0  # requests in streams that have ended
+    streams: int = 0  # streams that have ended, each of which is one of ``codes``
 
 
 @dataclass(frozen=True, slots=True)
 class RouterTelemetry:
     """What a worker reports: gauges as of now, counters since the worker started.
 
-    ``worker`` and ``pid`` together name the series: a restarted worker starts from zero.
-    """
+    ``worker`` and ``pid`` together name the series: a restarted worker starts from zero."""
 
     worker: int
     pid: int

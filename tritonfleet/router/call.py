@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from tritonfleet.core.queue import Waiting
     from tritonfleet.router.grpc import RequestInfo
     from tritonfleet.router.needs import Needs
-    from tritonfleet.router.peek import SequenceRef, StreamScanner
+    from tritonfleet.router.peek import SequenceRef
     from tritonfleet.router.replica import Replica
+    from tritonfleet.router.streamed import Streamed
 
 
 class CallStats:
@@ -30,24 +31,38 @@ class CallStats:
         "attribution",
         "busy_s",
         "codes",
+        "decoupled",
         "expected_s",
         "in_flight",
         "latency",
         "model",
         "served",
         "slots",
+        "streamed",
+        "streaming",
+        "streams",
     )
 
     def __init__(self, model: str = "") -> None:
         self.model = model
         self.slots = 0  # how many calls it can usefully hold at once; 0: no limit
         self.busy_s = 0.0  # with less expected work than this there may be more
+        self.decoupled = False  # may answer a request often, and end it unseen
         self.attribution = Attribution()
         self.in_flight = 0
         self.codes: dict[int, int] = {}
         self.served = 0  # unary inferences that succeeded
         self.expected_s = 0.0  # what those were expected to take, in all
         self.latency = Histogram()
+        self.streaming = 0  # of those in flight: requests in streams
+        self.streamed = 0  # requests in streams that have ended
+        self.streams = 0  # streams that have ended: codes counts each as one
+
+    @property
+    def held(self) -> int:
+        """How many of its slots are taken. Requests in streams take some, too, but nobody holds them back: half
+        of the slots are kept from them, or one stream could keep all others waiting."""
+        return self.in_flight - max(0, self.streaming - self.slots // 2)
 
 
 class Call(Stream):
@@ -71,8 +86,8 @@ class Call(Stream):
         "received",
         "refused_by",
         "replayable",
-        "scanner",
         "sequence",
+        "streamed",
         "tries",
         "waiting",
     )
@@ -93,7 +108,7 @@ class Call(Stream):
         self.tries = 0
         self.large = False  # counts among the few whose large body is kept
         self.sequence: SequenceRef | None = None
-        self.scanner: StreamScanner | None = None  # of a stream of inferences: finds sequences in it
+        self.streamed: Streamed | None = None  # of a stream of inferences: the requests in it
         self.deadline: float | None = None  # by the loop's clock
         self.queued_at: float | None = None  # when it first had to wait, by the loop's clock
         self.entry: Waiting[Call] | None = None  # its place in a queue
@@ -141,3 +156,7 @@ class Leg(Stream):
         stats.codes[status] = stats.codes.get(status, 0) + 1
         if timed:
             stats.latency.record(now - self.started)
+        else:  # a stream never is
+            call: Call | None = self.partner  # type: ignore[assignment] # a Leg's partner is a Call
+            if call is not None and call.streamed is not None:
+                call.streamed.end()

@@ -16,13 +16,13 @@ from tritonfleet.router import grpc, peek
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.limits import CONTROL_FRAMES_PER_CALL, TokenBucket, gave_up
 from tritonfleet.router.needs import Needs
+from tritonfleet.router.streamed import Streamed
 from tritonfleet.router.transport import SocketConnection, flush_all
 
 if TYPE_CHECKING:
     import asyncio
 
     from tritonfleet.router.dispatch import Dispatcher, OwnAnswers
-    from tritonfleet.router.peek import StreamScanner
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +161,8 @@ class ClientConnection(SocketConnection):
         leg = call.partner
         if leg is not None:
             size = len(payload)
-            if call.scanner is not None:
-                self._scan(call, call.scanner, payload)
+            if call.streamed is not None:
+                call.streamed.asked(payload)
             if call.replayable and call.held is not None:
                 self.dispatcher.keep(call, payload)
             if leg.connection.send_data(leg, payload, end_stream):
@@ -202,8 +202,7 @@ class ClientConnection(SocketConnection):
             if call.info.infers:
                 call.sequence = peek.peek_sequence(legible, model)
                 if call.info.streaming:
-                    call.scanner = peek.StreamScanner()
-                    call.scanner.feed(head)
+                    call.streamed = Streamed(self.dispatcher)
         else:
             call.model = ""
         self._begin(call)
@@ -231,20 +230,6 @@ class ClientConnection(SocketConnection):
             raise AssertionError("only what is refused comes here")
         with_body = call.fields.get(b":method") != b"HEAD"
         self.dispatcher.answer(call, call.info.refusal, call.info.refusal_body if with_body else b"")
-
-    def _scan(self, call: Call, scanner: StreamScanner, payload: Buffer) -> None:
-        """Further messages of a stream may begin and end sequences: they live where the stream goes."""
-        for head in scanner.feed(payload):
-            leg: Leg | None = call.partner  # type: ignore[assignment] # a Call's partner is a Leg
-            legible = peek.plain(head)
-            found = peek.peek_sequence(legible, grpc.peek_model(legible) or "")
-            if found is None or leg is None:
-                continue
-            sequences = self.dispatcher.sequences
-            if found.start:
-                sequences.pin(found.key, leg.replica, self.dispatcher.loop.time())
-            if found.end:
-                sequences.release(found.key)
 
     def _collect(self, call: Call, own: OwnAnswers, size: int, *, end_stream: bool) -> None:
         """The body of a request that we answer ourselves: taken whole, and bounded."""

@@ -297,6 +297,14 @@ class Dispatcher(Ends):
                     if call.entry is not None:  # it waits on, for a replica that will be done sooner
                         break
 
+    def serve_soon(self, model: str) -> None:
+        """As `serve_queue`, when what goes on now is done."""
+        self.loop.call_soon(self._serve_now, model)
+
+    def _serve_now(self, model: str) -> None:
+        self.serve_queue(model)
+        flush_all(self.touched)
+
     def _send_held(self, call: Call, leg: Leg, connection: Sender) -> None:
         """Send what has arrived of the body; keep it for another try while it is small."""
         held = call.held
@@ -312,7 +320,11 @@ class Dispatcher(Ends):
             for index, payload in enumerate(held):
                 if connection.send_data(leg, payload, call.receive_closed and index == last):
                     connection.on_drained(leg, len(payload))
-        if call.info.streaming or (call.held_bytes > REPLAY_BYTES and not self.may_keep(call)):
+        if call.info.streaming:
+            if call.streamed is not None:
+                call.streamed.begin(leg, held)
+            self.drop_replay(call)
+        elif call.held_bytes > REPLAY_BYTES and not self.may_keep(call):
             self.drop_replay(call)
 
     def _home_of(self, sequence: SequenceRef, call: Call, candidates: list[Replica]) -> list[Replica]:

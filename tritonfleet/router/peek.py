@@ -7,7 +7,7 @@ are they parsed. Of a compressed message `plain` makes such first bytes.
 """
 
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from tritonfleet.http2.stream import Buffer
@@ -16,6 +16,9 @@ PEEK_LIMIT = 4096  # bytes of a message within which its parameters must stand
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by the header: gRPC's "gzip", and "deflate", which is zlib's
 SEQUENCE_ID = b"sequence_id"
 REGION = b"shared_memory_region"
+# The entries of a map of parameters, as every implementation writes them: the name, then a bool_param.
+ASKS_FOR_FINAL = b'\n"triton_enable_empty_final_response\x12\x02\x08\x01'
+IS_FINAL = b"\n\x15triton_final_response\x12\x02\x08"
 
 SequenceKey = tuple[str, str, int | str]  # model, kind of id, id
 
@@ -117,6 +120,35 @@ def peek_regions(data: Buffer, known: Container[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def asks_for_final(head: Buffer) -> bool:
+    """Whether the request at the start of ``head`` has an empty final response sent."""
+    return bytes(head).find(ASKS_FOR_FINAL) >= 0
+
+
+def peek_final(head: Buffer) -> bool | None:
+    """Whether the message at the start of ``head`` (a ModelStreamInferResponse: 1 error_message, 2
+    infer_response, whose 4 are its parameters) is the last of its request; None if it does not say. An error
+    without a word of it is about a request that was not executed, or longer than what is looked at."""
+    data = bytes(head)
+    at = data.find(IS_FINAL) + len(IS_FINAL)
+    if len(IS_FINAL) <= at < len(data):
+        return data[at] == 1
+    return True if data[:1] == b"\0" and data[5:6] == b"\n" else None
+
+
+def peek_answering(head: Buffer) -> str:
+    """The model that such a message comes from, ``infer_response.model_name``; "" if it does not say."""
+    data = bytes(head)
+    try:
+        for number, at, length in _fields(data, 5, len(data)):
+            if number == 2:
+                named = _fields(data, at, min(at + length, len(data)))
+                return next((str(data[i : i + n], "utf-8") for key, i, n in named if key == 1), "")
+    except (IndexError, UnicodeDecodeError):
+        return ""
+    return ""
+
+
 def _region_names(message: bytes) -> Iterator[str]:
     parameters_of = {5: 4, 6: 2}  # inputs and outputs → the number of their parameters' field
     for number, at, length in _fields(message, 0, len(message)):
@@ -208,8 +240,16 @@ class StreamScanner:
         self._head = b""  # of the message at hand, while too little of it is here
         self._left = 0  # bytes of the message at hand that are still to come, once it was looked at
 
-    def feed(self, payload: Buffer) -> list[bytes]:
+    def feed(self, payload: Buffer) -> Sequence[Buffer]:
         """The heads (prefix and first bytes) of the messages whose peek became possible with ``payload``."""
+        size = len(payload)
+        if (
+            not self._left
+            and not self._head
+            and 5 <= size <= PEEK_LIMIT
+            and size == 5 + int.from_bytes(payload[1:5], "big")
+        ):
+            return (payload,)  # the usual piece: a whole message
         heads: list[bytes] = []
         data = self._head + bytes(payload) if self._head else payload
         self._head = b""

@@ -28,6 +28,7 @@ NEVER_S = -1.0  # no work is less, whatever rounding leaves
 CONNECT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
+MOST_MODELS = 4096  # that have counters of their own
 USER_TIMEOUT_MS = 20_000  # unacknowledged data this old: the replica's host is gone (TCP_USER_TIMEOUT)
 
 
@@ -76,6 +77,8 @@ class ReplicaConnection(SocketConnection):
             return
         if call.connection.send_data(call, payload, end_stream):
             self.credit(stream, len(payload))
+        if call.streamed is not None:
+            call.streamed.answered(payload)
         if end_stream:  # a response without trailers: not gRPC, passed on as it is
             self.dispatcher.complete(call, stream, grpc.Status.UNKNOWN)  # type: ignore[arg-type] # see on_headers
 
@@ -180,6 +183,8 @@ class Replica:
     def stats_of(self, model: str) -> CallStats:
         stats = self.stats.get(model)
         if stats is None:
+            if len(self.stats) >= MOST_MODELS and model not in self.row.models and model:
+                return self.stats_of("")  # names come from clients: do not let them fill memory
             stats = self.stats[model] = CallStats(model)
             self._limit(stats)
         return stats
@@ -187,6 +192,7 @@ class Replica:
     def _limit(self, stats: CallStats) -> None:
         stats.slots = self.row.slots.get(stats.model, 0)
         stats.busy_s = NEVER_S if self.row.strict else KEEPS_BUSY_S
+        stats.decoupled = stats.decoupled or stats.model in self.row.decoupled
 
     def start_slow(self) -> None:
         """Less than its peers for its first seconds back."""
@@ -202,7 +208,7 @@ class Replica:
     def has_room(self, model: str) -> bool:
         """Whether it can usefully hold one more call for ``model``."""
         stats = self.stats_of(model)
-        return not stats.slots or stats.in_flight < stats.slots or self.work_s < stats.busy_s
+        return not stats.slots or stats.held < stats.slots or self.work_s < stats.busy_s
 
     def update(self, row: TableReplica) -> None:
         """A newer row of the table."""

@@ -3,7 +3,7 @@
 from time import perf_counter
 
 from tritonfleet.core.wire import CallTelemetry, ReplicaTelemetry, RouterTelemetry
-from tritonfleet.router.call import Leg
+from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.replica import Replica
 
@@ -44,7 +44,7 @@ def _replica(replica: Replica, now: float) -> ReplicaTelemetry:
         instance=replica.instance,
         in_flight=replica.in_flight,
         streams=sum(leg.partner.info.streaming for leg in running if leg.partner is not None),  # type: ignore[attr-defined] # a Leg's partner is a Call
-        oldest_in_flight_s=max((now - leg.started for leg in running), default=0.0),
+        oldest_in_flight_s=max((now - started for leg in running for started in _started(leg)), default=0.0),
         connections=sum(connection.usable for connection in replica.connections),
         reachable=replica.reachable,
         last_error=replica.last_error,
@@ -54,6 +54,15 @@ def _replica(replica: Replica, now: float) -> ReplicaTelemetry:
         pace=replica.pace,
         slow_starts=replica.slow_starts,
     )
+
+
+def _started(leg: Leg) -> tuple[float, ...]:
+    """When the oldest of what a call has in flight was sent; nothing, if it is a stream that rests."""
+    call: Call | None = leg.partner  # type: ignore[assignment] # a Leg's partner is a Call
+    if call is None or call.streamed is None:
+        return (leg.started,)
+    oldest = call.streamed.oldest
+    return () if oldest is None else (oldest,)
 
 
 def _calls(replica: Replica) -> list[CallTelemetry]:
@@ -67,6 +76,8 @@ def _calls(replica: Replica) -> list[CallTelemetry]:
             latency_sum_s=stats.latency.sum_s,
             served=stats.served,
             expected_s=stats.expected_s,
+            streamed=stats.streamed,
+            streams=stats.streams,
         )
         for model, stats in replica.stats.items()
     ]

@@ -57,15 +57,16 @@ def instances_of(config: Any) -> int:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """By model name: ``slots`` of those that have a limit, ``instances`` of all whose configuration could be
-    read."""
+    read; the names of those that are ``decoupled``."""
 
     slots: dict[str, int] = field(default_factory=dict)
     instances: dict[str, int] = field(default_factory=dict)
+    decoupled: tuple[str, ...] = ()
 
 
 async def read_capacity(client: ReplicaClient, models: Iterable[str], timeout: float) -> Capacity:
     """A model whose configuration cannot be read has no limit."""
-    found, configs = Capacity(), {}
+    slots, instances, configs = {}, {}, {}
     for model in models:
         request = service_pb2.ModelConfigRequest(name=model).SerializeToString()
         answer = await client.call(MODEL_CONFIG, request, timeout, {})
@@ -73,9 +74,10 @@ async def read_capacity(client: ReplicaClient, models: Iterable[str], timeout: f
             config = service_pb2.ModelConfigResponse.FromString(answer.message).config
             configs[model] = config
     for model, config in configs.items():
-        found.instances[model] = instances_of(config)
+        instances[model] = instances_of(config)
         is_ensemble = config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
-        slots = ensemble_slots(model, configs) if is_ensemble else slots_of(config)
-        if slots:
-            found.slots[model] = slots
-    return found
+        limit = ensemble_slots(model, configs) if is_ensemble else slots_of(config)
+        if limit:
+            slots[model] = limit
+    decoupled = tuple(name for name in configs if configs[name].model_transaction_policy.decoupled)
+    return Capacity(slots, instances, decoupled)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
         samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
     rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
     assert rate == pytest.approx(10, abs=1)
+
+
+def test_requests_in_streams_arrive_and_a_stream_is_none_itself() -> None:
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(11):  # 20 requests a second in streams, two streams a second end
+        told = said(["main-0.1"], finished=step, in_flight=0)
+        calls = tuple(replace(call, streamed=10 * step, streams=step) for call in told.calls)
+        samples.add(sample([replace(told, calls=calls)], 0.2, slots, NOW - 5 + step / 2), 16)
+    assert samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value == pytest.approx(20)
 
 
 def test_averaging_in_cold_samples() -> None:

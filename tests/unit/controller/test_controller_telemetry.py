@@ -30,6 +30,10 @@ def test_unknown_is_not_idle() -> None:
     assert telemetry.in_flight("a.1", [], 10.1) is None, "nobody runs who could say"
 
 
+def with_streams(told: RouterTelemetry, count: int) -> RouterTelemetry:
+    return replace(told, replicas=tuple(replace(row, streams=count) for row in told.replicas))
+
+
 def with_sequences(told: RouterTelemetry, count: int) -> RouterTelemetry:
     return replace(told, replicas=tuple(replace(row, sequences=count) for row in told.replicas))
 
@@ -42,6 +46,7 @@ def with_sequences(told: RouterTelemetry, count: int) -> RouterTelemetry:
         (report(6, {"a.1": 0}), 20.5, False),  # does not know of the drain
         (report(7, {"a.1": 1}), 20.5, False),
         (with_sequences(report(7, {"a.1": 0}), 1), 20.5, False),  # open, if idle just now
+        (with_streams(report(7, {"a.1": 0}), 1), 20.5, False),  # rests: its client may go on any moment
         (report(7, {"a.1": 0}), 19.5, False),  # said before the drain began
         (report(7, {"a.1": 0}), 26.5, True),
     ],

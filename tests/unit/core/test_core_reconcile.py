@@ -129,6 +129,8 @@ def test_the_drain_timeout_ends_a_drain_and_counts_what_it_cuts_off() -> None:
     assert (action.kind, action.reason) == ("stop", "drain timeout with 3 requests in flight")
     (action,) = reconcile([target(1)], [replica(0), replace(late, in_flight=None)], devices(), now=NOW)
     assert "an unknown number of requests" in action.reason
+    (action,) = reconcile([target(1)], [replica(0), replace(late, in_flight=0)], devices(), now=NOW)
+    assert action.reason == "drain timeout with a stream or a sequence open"
 
 
 def test_a_slot_that_is_held_stays_empty_and_counts() -> None:

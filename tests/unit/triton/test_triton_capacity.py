@@ -82,4 +82,4 @@ class Answering:
 
 async def test_what_cannot_be_read_or_has_no_limit_is_left_out() -> None:
     found = await read_capacity(Answering(), ["plain", "gone", "free"], 3.0)
-    assert found == Capacity({"plain": 4}, {"plain": 1, "free": 1})
+    assert found == Capacity({"plain": 4}, {"plain": 1, "free": 1}, ("free",))
