@@ -155,21 +155,28 @@ def _gauges_of_routers(state: MetricsState) -> Iterator[Metric]:
     flying: dict[tuple[str, str], int] = {}
     waiting: dict[str, int] = {}
     paces: dict[str, float] = {}
+    streams: dict[str, int] = {}
     for report in state.reports:
         for row in report.replicas:
             if (replica := replica_of(row.instance)) in alive and row.connections:
                 paces[replica] = max(row.pace, paces.get(replica, 0.0))
+                streams[replica] = streams.get(replica, 0) + row.streams
         for call in report.calls:
             if (replica := replica_of(call.instance)) in alive:
                 flying[call.model, replica] = flying.get((call.model, replica), 0) + call.in_flight
         for model, count in report.waiting_by_model.items():
             waiting[model] = waiting.get(model, 0) + count
-    in_flight = _gauge("requests_in_flight", "Calls sent to a replica and not ended.", "model", "replica")
+    in_flight = _gauge(
+        "requests_in_flight", "Requests sent to a replica and not answered in full.", "model", "replica"
+    )
     for labels, count in sorted(flying.items()):
         in_flight.add_metric(labels, count)
     pace = _gauge("replica_pace", "Seconds it is taken to need for each that is expected.", "replica")
     for replica, value in sorted(paces.items()):
         pace.add_metric((replica,), value)
+    opened = _gauge("streams_open", "Streams of inferences that have not ended.", "replica")
+    for replica, count in sorted(streams.items()):
+        opened.add_metric((replica,), count)
     queued = _gauge("requests_queued", "Requests that wait in the routers.", "model")
     for model in sorted({*waiting, *(model for model, _ in flying if model)}):
         queued.add_metric((model,), waiting.get(model, 0))
@@ -179,7 +186,7 @@ def _gauges_of_routers(state: MetricsState) -> Iterator[Metric]:
         if worker.telemetry_age_s is not None:
             age.add_metric((str(worker.index),), worker.telemetry_age_s)
             clients.add_metric((str(worker.index),), worker.client_connections)
-    yield from (in_flight, queued, pace, age, clients)
+    yield from (in_flight, opened, queued, pace, age, clients)
 
 
 def _replicas(state: MetricsState) -> Iterator[Metric]:

@@ -28,7 +28,7 @@ class ModelDone:
 
     busy_s: float
     requests: int
-    through_routers: int = 0  # of them, unary ones of ours
+    through_routers: int = 0  # of them, ours, but for those of decoupled models
     expected_s: float = 0.0  # what those were expected to take (`cost.CostModel`)
     instances: int = 1  # executions of the model at once
 
@@ -41,7 +41,7 @@ class ReplicaDone:
 
 def unseen_load(done: ReplicaDone) -> float:
     """The share of its time, 0 to 1, that a replica spends on what the routers do not count as work of
-    theirs: requests that others send to it, and those in streams."""
+    theirs: requests that others send to it, and those of decoupled models, of which none is like another."""
     busy = 0.0
     for model in done.models.values():
         unseen = max(0, model.requests - model.through_routers)

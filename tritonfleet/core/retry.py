@@ -8,8 +8,9 @@ WINDOW_S = 10
 class RetryBudget:
     """In any 10 seconds at most 20 % of the requests of these seconds, and 100 besides, are repeated.
 
-    The rule and its numbers are those of Finagle's RetryBudget (20 %, 10 per second, over 10 s). Nothing is
-    counted per request: `tick`, once a second, looks at how far the total has come.
+    The rule and its numbers are those of Finagle's RetryBudget (20 %, 10 per second, over 10 s); a base of a
+    few would not do for what one of few replicas takes with it when it is killed. Nothing is counted per
+    request: `tick`, once a second, looks at how far the total has come.
     """
 
     def __init__(self, share: float = 0.2, per_s: float = 10.0) -> None:

@@ -107,8 +107,7 @@ class ScaleRequest:
     """Pin pool sizes. An empty pool name means the fleet's only pool. ``by`` goes into the journal.
 
     ``for_s``: the pins end by themselves after so long. ``pause``: pools pinned at the size they have;
-    ``auto``: pools whose pin ends, so that autoscaling, or the fleet file, sets their size again.
-    """
+    ``auto``: pools whose pin ends, so that autoscaling, or the fleet file, sets their size again."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     by: str = "user"
@@ -393,7 +392,7 @@ class CallTelemetry:
     codes: dict[str, int]
     latency: dict[str, int]
     latency_sum_s: float
-    served: int = 0  # unary inferences that succeeded
+    served: int = 0  # inferences that succeeded, but for those of decoupled models
     expected_s: float = 0.0  # what those were expected to take of the replica, in all (`core.cost`)
     streamed: int = 0  # requests in streams that have ended
     streams: int = 0  # streams that have ended, each of which is one of ``codes``

@@ -51,7 +51,7 @@ class CallStats:
         self.attribution = Attribution()
         self.in_flight = 0
         self.codes: dict[int, int] = {}
-        self.served = 0  # unary inferences that succeeded
+        self.served = 0  # inferences that succeeded, but for those of decoupled models
         self.expected_s = 0.0  # what those were expected to take, in all
         self.latency = Histogram()
         self.streaming = 0  # of those in flight: requests in streams

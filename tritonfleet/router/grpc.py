@@ -184,9 +184,12 @@ def with_timeout(fields: Fields, left_s: float) -> bytes:
     """The request's header block with ``left_s`` seconds as its grpc-timeout: what is left of it after some
     time in the router."""
     micros = max(1, int(left_s * 1e6))
-    value = (
-        b"%du" % micros if micros < 10**8 else b"%dm" % (micros // 1000) if micros < 10**11 else b"99999999S"
-    )
+    if micros < 10**8:  # at most 8 digits
+        value = b"%du" % micros
+    elif micros < 10**11:
+        value = b"%dm" % (micros // 1000)
+    else:
+        value = b"%dS" % min(micros // 10**6, 99_999_999)
     return encode(tuple((name, value if name == b"grpc-timeout" else given) for name, given in fields.items))
 
 

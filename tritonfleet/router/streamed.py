@@ -15,7 +15,7 @@ from tritonfleet.router import grpc, peek
 
 if TYPE_CHECKING:
     from tritonfleet.http2.stream import Buffer
-    from tritonfleet.router.call import Leg
+    from tritonfleet.router.call import CallStats, Leg
     from tritonfleet.router.dispatch import Dispatcher
 
 
@@ -111,7 +111,10 @@ class Streamed:
         if final:
             asked = self._open.ended(model)
             if asked is not None:
-                self._drop(leg, asked)
+                stats = self._drop(leg, asked)
+                if not stats.decoupled and head[5:6] == b"\x12":  # no error_message: it was executed
+                    stats.served += 1
+                    stats.expected_s += asked.cost_s
                 work = self._dispatcher.work
                 if work.queued and work.waiting_for(asked.model):
                     self._dispatcher.serve_queue(asked.model)
@@ -121,7 +124,7 @@ class Streamed:
                 self._drop(leg, asked)
 
     @staticmethod
-    def _drop(leg: Leg, asked: Asked) -> None:
+    def _drop(leg: Leg, asked: Asked) -> CallStats:
         replica = leg.replica
         stats = replica.stats[asked.model]
         stats.in_flight -= 1
@@ -129,3 +132,4 @@ class Streamed:
         stats.streamed += 1
         replica.in_flight -= 1
         replica.work_s -= asked.cost_s
+        return stats

@@ -88,7 +88,7 @@ async def test_a_scrape_tells_what_routers_counted(tmp_path: Path) -> None:
 async def test_a_scrape_tells_what_routers_did_about_trouble(tmp_path: Path) -> None:
     async with running(tmp_path) as (fleet, server):
         base = answered("main-0.1", [0.1])
-        row = replace(base.replicas[0], pace=2.0, slow_starts=3, ejections=4)
+        row = replace(base.replicas[0], pace=2.0, slow_starts=3, ejections=4, streams=5)
         fleet.take_telemetry(
             replace(
                 base, refused_total=7, refused_by_status={"8": 5, "4": 2}, retries_denied_total=6,
@@ -103,7 +103,8 @@ async def test_a_scrape_tells_what_routers_did_about_trouble(tmp_path: Path) -> 
     waits = {sample.name: sample.value for sample in found["tritonfleet_request_wait_seconds"].samples}
     assert waits["tritonfleet_request_wait_seconds_count"] == 1
     assert waits["tritonfleet_request_wait_seconds_sum"] == pytest.approx(0.1)
-    for name, value in (("slow_starts", 3), ("ejections", 4), ("replica_pace", 2.0)):
+    expected = {"slow_starts": 3, "ejections": 4, "replica_pace": 2.0, "streams_open": 5}
+    for name, value in expected.items():
         assert values(found[f"tritonfleet_{name}"], "replica") == {("main-0",): value}
 
 

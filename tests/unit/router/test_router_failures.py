@@ -121,6 +121,22 @@ async def test_the_budget_bounds_what_is_sent_again() -> None:
         assert statuses == {0: 13, 14: 7}
 
 
+async def test_the_loss_of_one_of_four_replicas_with_hundreds_of_calls_fails_none() -> None:
+    """The budget's base is for this: a fifth of the last ten seconds' calls is less than the fourth that is
+    lost at once."""
+    dying = ScriptedReplica(nothing, MAX_CONCURRENT_STREAMS=1000)
+    others = [ScriptedReplica() for _ in range(3)]
+    async with router_of(dying, *others) as router, raw_client(router.port) as client:
+        streams: list[int] = []
+        for lost in range(20, 201, 20):
+            streams += [client.request(infer()[5:], path=INFER) for _ in range(80)]
+            await until(lambda count=lost: len(dying.requests) == count)
+        dying.hang_up()
+        assert Counter([(await client.finished(stream))[0] for stream in streams]) == {0: 800}
+        told = telemetry(router.dispatcher, worker=0, pid=1, started_at=0)
+        assert (told.retries_total, told.retries_denied_total) == (200, 0)
+
+
 async def test_the_time_left_goes_upstream_with_a_second_try() -> None:
     slow = ScriptedReplica(nothing)
     async with router_of(slow, ScriptedReplica()) as router, raw_client(router.port) as client:

@@ -5,15 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from tritonfleet.http2.fields import Fields, FieldsDecoder
+from tritonfleet.http2.fields import Fields, FieldsDecoder, encode
 from tritonfleet.router.grpc import (
     Status,
+    parse_timeout,
     peek_model,
     request_info,
     status_of,
     trailers,
     trailers_only,
     was_not_executed,
+    with_timeout,
 )
 
 
@@ -141,6 +143,26 @@ def test_a_replica_on_its_way_out_says_that_it_executed_nothing(
         ((b":status", b"200"), (b"grpc-status", status.encode()), (b"grpc-message", words.encode()))
     )
     assert was_not_executed(fields) is expected
+
+
+@pytest.mark.parametrize(
+    ("left_s", "timeout"),
+    [
+        (0.0000001, b"1u"),
+        (0.25, b"250000u"),
+        (99.999999, b"99999999u"),
+        (100.0, b"100000m"),
+        (99_999.999, b"99999999m"),
+        (100_000.0, b"100000S"),
+        (1e12, b"99999999S"),
+    ],
+)
+def test_what_is_left_of_a_deadline_has_at_most_eight_digits(left_s: float, timeout: bytes) -> None:
+    given = ((b":path", b"/x.Y/Z"), (b"grpc-timeout", b"5S"), (b"te", b"trailers"))
+    fields = FieldsDecoder().decode(encode(given))
+    found = FieldsDecoder().decode(with_timeout(fields, left_s))
+    assert dict(found.items) == {**dict(given), b"grpc-timeout": timeout}
+    assert parse_timeout(timeout) == pytest.approx(max(left_s, 1e-6), rel=1e-3) or left_s > 1e8
 
 
 def test_messages_are_percent_encoded_as_grpc_asks() -> None:

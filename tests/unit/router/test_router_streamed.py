@@ -118,6 +118,7 @@ async def test_a_stream_counts_what_is_open_in_it_and_nothing_while_it_rests() -
         assert await client.finished(talk.stream) == (0, "")
         (call,) = telemetry(router.dispatcher, worker=0, pid=1, started_at=0).calls
         assert (call.in_flight, call.streamed, call.streams, call.codes) == (0, 4, 1, {"0": 1})
+        assert (call.served, call.expected_s) == (2, pytest.approx(0.02))  # the others failed
 
 
 async def test_decoupled_requests_that_ask_are_in_flight_to_their_last_response() -> None:
