@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+from typing import Any
 
 import grpc
 import numpy as np
-from conversation import Conversation, add, digits, echo, infer, repeat
+from conversation import Conversation, add, digits, echo, infer, plain, repeat
 from talks import talk
 from tritonclient.grpc import service_pb2
 
@@ -176,3 +177,63 @@ def streams_of_compressed_and_broken_messages(server: Conversation) -> None:
     with contextlib.suppress(grpc.RpcError):  # its status is compared below
         server.note(answers=len(list(call)))
     server.note(status=call.code().name, words=call.details())
+
+
+def by_request(server: Conversation, requests: list[Any], **more: Any) -> None:
+    """A stream in which answers to several requests may alternate: what each got, in order, and the end."""
+    answers = server.stream(requests, **more)
+    if answers:
+        del server.record[-1 - len(answers) : -1]
+    said: dict[str, list[Any]] = {}
+    for answer in answers:
+        said.setdefault(answer.infer_response.id, []).append(plain(answer))
+    server.note(said=dict(sorted(said.items())))
+
+
+def named(name: str, request: Any) -> Any:
+    request.id = name
+    return request
+
+
+@talk
+def streams_that_mix_models(server: Conversation) -> None:
+    """Ordinary ones. A decoupled one at the same time in the same stream is what Triton 2.51 may die of: its
+    gRPC library fails an assertion."""
+    wrong = infer("none", ("IN", np.zeros(1, np.int32), "INT32"))
+    for asks in ({}, {"triton_enable_empty_final_response": True}):
+        server.stream(
+            [
+                named("first", echo(b"1", **asks)), named("wrong", wrong), named("second", digits(3, **asks)),
+                named("start", add(1, 993_001, start=True)), named("unfit", digits(65, **asks)),
+                named("third", echo(b"3", **asks)), named("end", add(2, 993_001, end=True)), wrong,
+            ]
+        )  # fmt: skip
+
+
+@talk
+def streams_whose_answers_alternate(server: Conversation) -> None:
+    for asks in ({}, {"triton_enable_empty_final_response": True}):
+        many, none = named("many", repeat(*range(50), **asks)), named("none", repeat(**asks))
+        by_request(server, [many, named("few", repeat(7, 8, **asks)), none, named("more", repeat(9, **asks))])
+
+
+@talk
+def streams_and_their_final_responses(server: Conversation) -> None:
+    for asks in (True, False, 1, "true"):
+        for request in (repeat, echo, digits):
+            values = {repeat: (1, 2), echo: (b"x",), digits: (2,)}[request]
+            server.stream([request(*values, triton_enable_empty_final_response=asks)])
+    server.stream([repeat(), repeat(), repeat(5)])
+    server.stream([repeat(triton_enable_empty_final_response=True)] * 3)
+    server.ask("ModelInfer", echo(triton_enable_empty_final_response=True))
+    server.ask("ModelInfer", repeat(1, triton_enable_empty_final_response=True))
+    server.stream([echo(triton_final_response=True), echo()])
+
+
+@talk
+def streams_that_end_with_their_first_error(server: Conversation) -> None:
+    wrong = infer("none", ("IN", np.zeros(1, np.int32), "INT32"))
+    for wanted in ("true", "false", "1", ""):
+        server.stream([echo(b"before"), wrong], metadata=(("triton_grpc_error", wanted),))
+    server.stream([digits(65)], metadata=(("triton_grpc_error", "true"),))
+    server.stream([add(1, 993_002)], metadata=(("triton_grpc_error", "true"),))

@@ -9,7 +9,7 @@ import grpc
 import inference_talks  # noqa: F401 # they are had, too
 import numpy as np
 import pytest
-from conversation import Conversation, add, digits, echo
+from conversation import Conversation, add, digits, echo, repeat
 from running_fleet import REPOSITORY
 from talks import TALKS, Talk, talk
 from tritonclient.grpc import service_pb2
@@ -248,6 +248,21 @@ def statistics(server: Conversation) -> None:
     names = [(entry.name, entry.version) for entry in server.ask("ModelStatistics").model_stats]
     server.record.pop()  # what other conversations did is not the same everywhere
     server.note(models=names)
+
+
+@talk
+def statistics_of_streams(server: Conversation) -> None:
+    for model in ("digits", "repeat"):
+        server.ask("RepositoryModelUnload", unload(model))
+        gone(server, model)
+        server.ask("RepositoryModelLoad", load(model))
+    for count in (1, 3, 65, 3):  # each in a stream of its own, or they may be batched together
+        server.stream([digits(count)])
+    server.stream([repeat(1, 2, 3, triton_enable_empty_final_response=True)])
+    server.stream([repeat(4, triton_enable_empty_final_response=True)])
+    for model, requests in (("digits", 3), ("repeat", 2)):
+        counted(server, model, requests)
+        server.ask("ModelStatistics", service_pb2.ModelStatisticsRequest(name=model))
 
 
 # ---------------------------------------------------------------- shared memory
