@@ -60,8 +60,8 @@ class CallStats:
 
     @property
     def held(self) -> int:
-        """How many of its slots are taken. Requests in streams take some, too, but nobody holds them back: half
-        of the slots are kept from them, or one stream could keep all others waiting."""
+        """How many of its slots are taken. Requests in streams take some, too, but nobody holds them back:
+        half of the slots are kept from them, or one stream could keep all others waiting."""
         return self.in_flight - max(0, self.streaming - self.slots // 2)
 
 

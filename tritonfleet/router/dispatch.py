@@ -25,7 +25,7 @@ from tritonfleet.router.ends import REPLAY_BYTES, Ends
 from tritonfleet.router.grpc import Status
 from tritonfleet.router.needs import Needs, Regions, holders_of
 from tritonfleet.router.peek import SequenceRef
-from tritonfleet.router.replica import Replica, ReplicaConnection
+from tritonfleet.router.replica import NO_WORK_S, Replica, ReplicaConnection
 from tritonfleet.router.sequences import pointed_at
 from tritonfleet.router.transport import Touched, flush_all
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_WORK_S = 1e-9  # less is what rounding left
 SETTLED_S = 10.0  # in the table for longer than a slow start takes
 MAX_WAITING = 1024  # calls that wait for a connection with room
 

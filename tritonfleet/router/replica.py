@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_WORK_S = 1e-9  # less is what rounding left
 NEVER_S = -1.0  # no work is less, whatever rounding leaves
 CONNECT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.05

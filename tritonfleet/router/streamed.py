@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tritonfleet.core.streamed import Asked, OpenRequests
 from tritonfleet.router import grpc, peek
+from tritonfleet.router.replica import NO_WORK_S
 
 if TYPE_CHECKING:
     from tritonfleet.http2.stream import Buffer
@@ -89,8 +90,9 @@ class Streamed:
         replica = leg.replica
         stats = replica.stats.get(model) or replica.stats_of(model)
         cost_s = self._dispatcher.work.of(model).cost.estimate(int.from_bytes(head[1:5], "big"))
+        now = perf_counter()
         asked, before = self._open.sent(
-            stats.model, perf_counter(), cost_s, asks=peek.asks_for_final(head), decoupled=stats.decoupled
+            stats.model, now, cost_s, asks=peek.asks_for_final(head), decoupled=stats.decoupled
         )
         if before is not None:
             self._drop(leg, before)
@@ -98,6 +100,8 @@ class Streamed:
             stats.in_flight += 1
             stats.streaming += 1
             replica.in_flight += 1
+            if replica.work_s < NO_WORK_S:
+                replica.work_s, replica.progress_at = 0.0, now
             replica.work_s += cost_s
 
     def _answer(self, leg: Leg, head: Buffer) -> None:
@@ -132,4 +136,5 @@ class Streamed:
         stats.streamed += 1
         replica.in_flight -= 1
         replica.work_s -= asked.cost_s
+        replica.progress_at = perf_counter()
         return stats
