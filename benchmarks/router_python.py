@@ -6,6 +6,8 @@ as bytes. CPU time of this thread, by phase; the smallest of many short runs, si
 only adds. The steadiest of all measurements: what a change of the router's code saves shows here first.
 
     python benchmarks/router_python.py [--rpc ModelInfer] [--at-once 4] [--profile]
+
+Of ModelStreamInfer every client keeps so many streams open, and a request is a message in one of them.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import load
 
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
 from tritonfleet.http2 import frames
+from tritonfleet.router.call import CallStats
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.replica import ReplicaConnection
@@ -30,6 +33,10 @@ from tritonfleet.router.transport import flush_all
 
 CLIENTS, REPLICAS, CONNECTIONS = 4, 2, 2
 ANSWER = load.framed(bytes(120))  # about what ModelMetadata of `digits` has
+STREAM_ANSWER = load.framed(  # to a request of 16 bytes, as Triton writes it
+    b'\x12M\n\x04echo\x12\x011"\x1b\n\x15triton_final_response\x12\x02\x08\x01*\x13\n\x07OUTPUT0\x12\x05UINT8\x1a'
+    b"\x01\x102\x10" + bytes(16)
+)
 WIDE = 1 << 30  # windows that never close
 
 
@@ -68,8 +75,8 @@ class Client:
     encoder: hpack.Encoder = field(default_factory=hpack.Encoder)
     next_stream: int = 1
 
-    def requests(self, rpc: str, body: bytes, count: int) -> bytes:
-        """As h2load sends them: HEADERS through a dynamic table, DATA with the end."""
+    def requests(self, rpc: str, body: bytes, count: int, *, ends: bool = True) -> bytes:
+        """As h2load sends them: HEADERS through a dynamic table, DATA with the end, unless it is a stream."""
         fields = [
             (":method", "POST"),
             (":scheme", "http"),
@@ -85,7 +92,7 @@ class Client:
             block = self.encoder.encode(fields)
             parts += [
                 frames.headers(stream, block, False, frames.DEFAULT_MAX_FRAME),
-                frames.frame(frames.DATA, frames.END_STREAM, stream, body),
+                frames.frame(frames.DATA, frames.END_STREAM if ends else 0, stream, body),
             ]
         return b"".join(parts)
 
@@ -105,6 +112,12 @@ class Server:
             for block in (self._head, self._tail):
                 connection.receive(frames.headers(given_up, block, False, frames.DEFAULT_MAX_FRAME))
 
+    def heads(self) -> bytes:
+        return b"".join(
+            frames.headers(stream, self._head, False, frames.DEFAULT_MAX_FRAME)
+            for stream in self.connection.streams
+        )
+
     def answers(self) -> bytes:
         return b"".join(
             frames.headers(stream, self._head, False, frames.DEFAULT_MAX_FRAME)
@@ -119,7 +132,7 @@ class Bench:
 
     def __init__(self, rpc: str) -> None:
         self.rpc = rpc
-        self.body = load.echo(16) if rpc == "ModelInfer" else load.model_metadata("digits")
+        self.body = load.model_metadata("digits") if rpc == "ModelMetadata" else load.echo(16)
         self.dispatcher = Dispatcher(connections_per_replica=0)
         rows = tuple(
             TableReplica(f"r-{i}", f"r-{i}.1", "r", "127.0.0.1", 1, False, ("echo", "digits"), {})
@@ -145,7 +158,7 @@ class Bench:
         """``at_once`` calls of every client, there and back."""
         for one in (*self.clients, *self.servers):
             one.connection.send_room = WIDE
-        asked = [client.requests(self.rpc, self.body, at_once) for client in self.clients]
+        asked = [self.ask(client, at_once) for client in self.clients]
         began = thread_time()
         for client, data in zip(self.clients, asked, strict=True):
             client.connection.receive(data)
@@ -154,7 +167,7 @@ class Bench:
         written = thread_time()
         phases.requests += received - began
         phases.requests_written += written - received
-        answered = [(server.connection, server.answers()) for server in self.servers]
+        answered = [(server.connection, self.answer(server)) for server in self.servers]
         began = thread_time()
         for connection, data in answered:
             if data:
@@ -164,15 +177,54 @@ class Bench:
         phases.answers += received - began
         phases.answers_written += thread_time() - received
 
+    def ask(self, client: Client, at_once: int) -> bytes:
+        return client.requests(self.rpc, self.body, at_once)
+
+    def answer(self, server: Server) -> bytes:
+        return server.answers()
+
+    @property
+    def stats(self) -> list[CallStats]:
+        return [one for replica in self.dispatcher.replicas.values() for one in replica.stats.values()]
+
     def answered(self) -> int:
         """How many calls have ended well."""
-        stats = [one for replica in self.dispatcher.replicas.values() for one in replica.stats.values()]
-        return sum(one.codes.get(0, 0) for one in stats)
+        return sum(one.codes.get(0, 0) for one in self.stats)
+
+
+class StreamBench(Bench):
+    """The same with streams that stay open: a message in each, there and back."""
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__("ModelStreamInfer")
+        for client in self.clients:
+            client.connection.receive(client.requests(self.rpc, self.body, at_once, ends=False))
+        flush_all(self.dispatcher.touched)
+        for server in self.servers:
+            server.connection.receive(server.heads() + self.answer(server))
+        flush_all(self.dispatcher.touched)
+        self._first = self.answered()
+
+    def ask(self, client: Client, _at_once: int) -> bytes:
+        return self._to_all(client.connection, self.body)
+
+    def answer(self, server: Server) -> bytes:
+        return self._to_all(server.connection, STREAM_ANSWER)
+
+    @staticmethod
+    def _to_all(connection: ClientConnection | ReplicaConnection, message: bytes) -> bytes:
+        for stream in connection.streams.values():
+            stream.send_room = WIDE
+        return b"".join(frames.frame(frames.DATA, 0, stream, message) for stream in connection.streams)
+
+    def answered(self) -> int:
+        """How many requests have been answered since the streams were opened."""
+        return sum(one.streamed for one in self.stats) - getattr(self, "_first", 0)
 
 
 async def measure(rpc: str, at_once: int, runs: int, rounds: int, *, profile: bool) -> list[Phases]:
     """``runs`` measurements of ``rounds`` rounds, in µs per request. Raises RuntimeError if a call failed."""
-    bench = Bench(rpc)
+    bench = StreamBench(at_once) if rpc == "ModelStreamInfer" else Bench(rpc)
     gc.collect()
     gc.freeze()
     for _ in range(rounds):
@@ -201,7 +253,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rpc", choices=["ModelMetadata", "ModelInfer"], default="ModelMetadata")
+    parser.add_argument(
+        "--rpc", choices=["ModelMetadata", "ModelInfer", "ModelStreamInfer"], default="ModelMetadata"
+    )
     parser.add_argument(
         "--at-once", type=int, default=4, help="calls of each client in one read (%(default)s)"
     )

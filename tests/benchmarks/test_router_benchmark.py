@@ -57,7 +57,7 @@ def test_growth_is_told_from_the_warm_up(soak: ModuleType) -> None:
     assert soak.Record(leak).growth_kb() == pytest.approx(600.0)
 
 
-@pytest.mark.parametrize("rpc", ["ModelMetadata", "ModelInfer"])
+@pytest.mark.parametrize("rpc", ["ModelMetadata", "ModelInfer", "ModelStreamInfer"])
 def test_python_alone(benchmarks: Path, rpc: str) -> None:
     """It checks by itself that every call was answered."""
     result = subprocess.run(
