@@ -50,7 +50,8 @@ class Streamed:
     def asked(self, payload: Buffer) -> None:
         """Bytes that go to the replica."""
         for head in self._requests.feed(payload):
-            self._ask(peek.plain(head) if head[0] else head)
+            size = int.from_bytes(head[1:5], "big")  # on the wire, as of a unary call
+            self._ask(peek.plain(head) if head[0] else head, size)
 
     def answered(self, payload: Buffer) -> None:
         """Bytes that came from the replica."""
@@ -75,7 +76,7 @@ class Streamed:
             for model in waited_for:
                 self._dispatcher.serve_soon(model)
 
-    def _ask(self, head: Buffer) -> None:
+    def _ask(self, head: Buffer, size: int) -> None:
         leg = self._leg
         if leg is None:
             return
@@ -89,7 +90,7 @@ class Streamed:
                 sequences.release(sequence.key)
         replica = leg.replica
         stats = replica.stats.get(model) or replica.stats_of(model)
-        cost_s = self._dispatcher.work.of(model).cost.estimate(int.from_bytes(head[1:5], "big"))
+        cost_s = self._dispatcher.work.of(model).cost.estimate(size)
         now = perf_counter()
         asked, before = self._open.sent(
             stats.model, now, cost_s, asks=peek.asks_for_final(head), decoupled=stats.decoupled

@@ -1,5 +1,6 @@
 """A stream counts as many requests as are open in it: for the balance, the limits, the signals, the drain."""
 
+import gzip
 import random
 from contextlib import suppress
 from typing import Any
@@ -186,6 +187,22 @@ async def test_who_waits_for_another_of_a_stream_s_models_goes_on_when_the_strea
         await until(lambda: len(held) == 2)
         for request in held:
             request.answer(b"")
+
+
+async def test_compressed_messages_are_counted_too() -> None:
+    def gzipped(data: bytes) -> bytes:
+        squeezed = gzip.compress(data[5:])
+        return b"\1" + len(squeezed).to_bytes(4, "big") + squeezed
+
+    async with router_of(ScriptedReplica(nothing)) as router, raw_client(router.port) as client:
+        talk = Talk(router, client)
+        talk.ask(gzipped(asking("many", asks=True)), gzipped(asking()))
+        await talk.begin()
+        assert talk.seen().in_flight == 2
+        await talk.answer(gzipped(answer("many", final=False)), gzipped(answer()))
+        assert talk.seen().in_flight == 1
+        await talk.answer(gzipped(answer("many", size=0)))
+        assert talk.seen().in_flight == 0
 
 
 async def test_least_requests_sees_the_requests_of_a_stream() -> None:
