@@ -66,6 +66,7 @@ class Lives:
         slot.devices = tuple(device.id for device in devices)
         on = ", ".join(slot.devices)
         slot.settings_seen = slot.settings_sent = 0
+        slot.had_devices = False
         slot.enter(ReplicaState.STARTING, f"launching on {on}: {reason}")
         self._fleet.journal.add(
             "replica.starting", slot.id, f"launch {slot.generation} on {on}",

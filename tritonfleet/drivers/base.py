@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus
 
@@ -121,6 +122,11 @@ class Driver(Protocol):
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         """Lines of a replica's log over all its generations, oldest first, without line ends. With
         ``follow``, goes on until cancelled, across rotation and restarts."""
+
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        """Ask a new process beside the server, where it runs, which GPUs it sees. None where that can tell
+        nothing: no GPU was given, or what is given cannot be taken away. Raises DriverError without an
+        answer."""
 
     def pulls(self) -> tuple[ImagePull, ...]:
         """The last pull of each image that this driver had to pull; none where there are no images."""

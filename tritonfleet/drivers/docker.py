@@ -15,8 +15,9 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
-from tritonfleet.core.model import Device, ExitStatus
+from tritonfleet.core.model import Device, DeviceKind, ExitStatus
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers import logs, ports
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -267,6 +268,14 @@ class DockerDriver:
         self._watch.forget(container.identity_of(instance))
         self._cursor(instance).remove()
 
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        cpus = {device.id for device in self._devices if device.kind is DeviceKind.CPU}
+        if cpus.issuperset(instance.devices):
+            return None
+        identity = container.identity_of(instance)
+        what = f"cannot look into {instance.instance}"
+        return await self._engine.call(what, lambda client: _listed_gpus(client, identity))
+
     # ------------------------------------------------------------ logs, the rest
 
     def _copy(self, instance: Instance, *, follow: bool = True) -> LogCopy:
@@ -339,6 +348,13 @@ def _create_and_start(client: Client, body: dict[str, Any], name: str) -> str:
         client.remove_container(identity, v=True, force=True)
         raise
     return identity
+
+
+def _listed_gpus(client: Client, identity: str) -> DeviceLook:
+    """By a new process, which opens the devices anew: the server keeps open what it had."""
+    run = client.exec_create(identity, ["nvidia-smi", "-L"])["Id"]
+    said = client.exec_start(run)
+    return DeviceLook(client.exec_inspect(run)["ExitCode"], said.decode(errors="replace"))
 
 
 def _remove(client: Client, identity: str) -> None:
