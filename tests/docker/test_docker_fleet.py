@@ -7,28 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import docker_daemon
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
-from docker_fleets import DockerFleet
+from docker_fleets import DockerFleet, echoes
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 Make = Callable[..., DockerFleet]
-
-
-def echoes(fleet: DockerFleet, calls: int = 20) -> set[str]:
-    """Which replicas answered so many calls through the router; every answer is looked at."""
-    answered = set()
-    with triton.InferenceServerClient(fleet.address) as client:
-        for _ in range(calls):
-            values = np.frombuffer(os.urandom(64), np.uint8)
-            request = triton.InferInput("INPUT0", [64], "UINT8")
-            request.set_data_from_numpy(values)
-            result = client.infer("echo", [request])
-            assert np.array_equal(result.as_numpy("OUTPUT0"), values)
-            answered.add(result.as_numpy("REPLICA").reshape(-1)[0].decode().rpartition(".")[0])
-    return answered
 
 
 def test_a_day_with_a_fleet_of_containers(docker_fleet: Make) -> None:

@@ -94,6 +94,10 @@ class Driver(Protocol):
 
     name: str
 
+    @property
+    def away(self) -> str:
+        """Why nothing is known of what runs: the engine that runs it does not answer. "" while it does."""
+
     async def capacity(self) -> tuple[Device, ...]:
         """The devices replicas can be pinned to, in the order to prefer them."""
 

@@ -29,6 +29,7 @@ from tritonfleet.drivers.docker_engine import (
     NotThereError,
     PortTakenError,
 )
+from tritonfleet.drivers.docker_facts import listed_gpus
 from tritonfleet.drivers.docker_image import ImageStore
 from tritonfleet.drivers.docker_logs import Cursor, LogCopy
 from tritonfleet.drivers.docker_watch import ExitWatch
@@ -65,6 +66,10 @@ class DockerDriver:
         self._copies: dict[str, LogCopy] = {}  # by handle
         self._starting: dict[str, set[int]] = {}  # instance → the ports it is about to take
         self._undoing: set[asyncio.Task[None]] = set()  # launches that were cancelled
+
+    @property
+    def away(self) -> str:
+        return self._watch.away
 
     async def capacity(self) -> tuple[Device, ...]:
         return self._devices
@@ -274,7 +279,7 @@ class DockerDriver:
             return None
         identity = container.identity_of(instance)
         what = f"cannot look into {instance.instance}"
-        return await self._engine.call(what, lambda client: _listed_gpus(client, identity))
+        return await self._engine.call(what, lambda client: listed_gpus(client, identity))
 
     # ------------------------------------------------------------ logs, the rest
 
@@ -348,13 +353,6 @@ def _create_and_start(client: Client, body: dict[str, Any], name: str) -> str:
         client.remove_container(identity, v=True, force=True)
         raise
     return identity
-
-
-def _listed_gpus(client: Client, identity: str) -> DeviceLook:
-    """By a new process, which opens the devices anew: the server keeps open what it had."""
-    run = client.exec_create(identity, ["nvidia-smi", "-L"])["Id"]
-    said = client.exec_start(run)
-    return DeviceLook(client.exec_inspect(run)["ExitCode"], said.decode(errors="replace"))
 
 
 def _remove(client: Client, identity: str) -> None:

@@ -224,6 +224,7 @@ class FakeDriver:
         engine: Engine | None = None,
     ) -> None:
         self._fleet, self._devices = fleet, devices
+        self.away = ""
         self.script = script or Script()
         self.engine = engine or Engine()
 

@@ -30,6 +30,7 @@ class ProcessDriver:
     """See `tritonfleet.drivers.base.Driver`. ``state_dir`` is the fleet's own folder."""
 
     name = "process"
+    away = ""  # the system's processes are always there to be asked
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class PaperDriver:
 
     def __init__(self, slots: int = 4) -> None:
         self.devices = tuple(Device(f"cpu{index}", DeviceKind.CPU) for index in range(slots))
+        self.away = ""
         self.servers: dict[str, PaperServer] = {}
         self.launched: list[str] = []
         self.removed: list[str] = []
