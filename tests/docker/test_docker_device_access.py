@@ -1,8 +1,9 @@
 """Containers that lose their GPUs while they run: an nvidia-smi that a test can make say so, in real ones."""
 
 import io
+import json
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,12 @@ def detach(container: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def image() -> None:
+def image() -> Iterator[None]:
     docker_daemon.require()
     docker_daemon.require_gpu_stub()
     docker_daemon.ask(make_image)
+    yield
+    docker_daemon.ask(lambda client: client.remove_image(IMAGE))
 
 
 @pytest.fixture
@@ -133,12 +136,25 @@ def test_a_detached_replica_gets_a_new_container_and_no_call_fails(
     assert request["DeviceIDs"] == [GPUS[0]]
 
 
+def gpu_access(fleet: DockerFleet) -> dict[str, str]:
+    """That line of `doctor`."""
+    found = json.loads(fleet.cli("doctor", "-o", "json", check=1).stdout)["checks"]
+    check: dict[str, str] = next(check for check in found if check["name"] == "gpu access")
+    return check
+
+
 def test_the_only_replica_is_kept_and_ps_says_why(docker_fleet: Callable[..., DockerFleet]) -> None:
     fleet = fleet_with_checks(docker_fleet, 1)
     detach(f"{fleet.name}-main-0.1")
     fleet.until(lambda f: "no device is free" in f.replicas()["main-0"]["reason"], "it is kept")
     assert "has lost its GPUs" in " ".join(fleet.cli("ps").stdout.split())
     assert list(fleet.containers()) == ["main-0.1"]
+    assert gpu_access(fleet)["verdict"] == "failed"
+    assert f"{fleet.name}-main-0.1 has lost its GPUs" in gpu_access(fleet)["found"]
     fleet.cli("restart", "main-0")
     fleet.until(lambda f: list(f.containers()) == ["main-0.2"], "a new container")
     fleet.ready(1)
+    assert (gpu_access(fleet)["verdict"], gpu_access(fleet)["found"]) == (
+        "ok",
+        "1 container of this fleet with theirs",
+    )

@@ -79,6 +79,17 @@ def test_a_fleet_on_mig_slices(docker_fleet: Callable[..., DockerFleet]) -> None
     assert given(fleet.containers()["main-1.2"]) == [SLICES[0]]
 
 
+def test_a_gpu_is_shared_only_if_the_file_says_so(docker_fleet: Callable[..., DockerFleet]) -> None:
+    sizes = {"min": 1, "initial": 2, "max": 2}
+    alone = docker_fleet(devices=GPUS[:1], triton=NO_LIMITS, replicas=sizes)
+    assert "1 fits on 1 device with 1 on each" in alone.cli("up", "-d", check=2).stderr
+    shared = docker_fleet(devices=GPUS[1:2], triton=NO_LIMITS, replicas={**sizes, "per_device": 2})
+    shared.cli("up", "-d", "--wait")
+    assert {name: given(one) for name, one in shared.containers().items()} == {
+        "main-0.1": [GPUS[1]], "main-1.1": [GPUS[1]],
+    }  # fmt: skip
+
+
 @pytest.fixture
 async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Starts one container on the given devices and returns its inspection."""
@@ -108,6 +119,10 @@ async def test_a_mig_slice_is_given_by_its_uuid(launch: Callable[..., Any]) -> N
     inspected = await launch(Device(SLICES[1], DeviceKind.MIG))
     assert given(inspected) == [SLICES[1]]
     assert not any(pair.startswith("NVIDIA_VISIBLE_DEVICES=") for pair in inspected["Config"]["Env"])
+
+
+async def test_a_gpu_that_is_listed_by_its_index_is_given_by_it(launch: Callable[..., Any]) -> None:
+    assert given(await launch(Device("1", DeviceKind.GPU))) == ["1"]
 
 
 async def test_several_devices_go_to_one_container_in_their_order(launch: Callable[..., Any]) -> None:

@@ -220,7 +220,7 @@ def _gpu_access(docker: DockerFacts, gpu: GpuFacts) -> Iterator[Check]:
         told = f"`systemctl daemon-reload` takes GPUs from containers: /dev/char has no {gpu.unlinked[0]}"
         yield warning("gpu access", told, "sudo nvidia-ctk system create-dev-char-symlinks --create-all")
     elif all(one == "there" for one in found.values()):
-        there = ok("gpu access", f"{len(found)} containers have theirs")
+        there = ok("gpu access", f"{len(found)} container{'s' * (len(found) != 1)} of this fleet with theirs")
         yield there if found else skipped("gpu access", NO_CONTAINER)
 
 
