@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers.base import ContainerSettings, DriverError, Instance, LaunchSpec
 from tritonfleet.drivers.docker import DockerDriver
+from tritonfleet.drivers.docker_container import identity_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -23,7 +25,7 @@ GPUS = [f"GPU-{number:08x}-0000-4000-8000-000000000000" for number in range(2)]
 IMAGE = "tritonfleet-triton-smi"
 # The file goes with its container and outlives a mere restart: so does the state of being detached.
 SMI = """#!/bin/sh
-if [ -e /tmp/detached ]; then
+if [ -e /tmp/detached ] || ! head -c 1 /dev/full >/dev/null 2>&1; then
     echo 'Failed to initialize NVML: Unknown Error'
     exit 255
 fi
@@ -93,6 +95,20 @@ async def test_a_look_is_a_new_process_in_the_container(launched: Callable[..., 
     await driver.stop(instance, 0)
     with pytest.raises(DriverError, match=r"cannot look into main-0\.1"):
         await driver.look(instance)
+
+
+async def test_a_look_sees_a_device_that_the_kernel_denies(launched: Callable[..., Any]) -> None:
+    """What systemd does to a GPU's rule, done to that of another device; needs control groups version 1."""
+    driver, instance = await launched(IMAGE)
+    full = await driver._engine.call(
+        "inspect", lambda client: client.inspect_container(identity_of(instance))
+    )
+    rules = Path(f"/sys/fs/cgroup/devices/docker/{full['Id']}/devices.deny")
+    if not os.access(rules, os.W_OK):
+        pytest.skip(f"{rules} is not there, or not to be written to")
+    assert seen(await driver.look(instance)) == "there"
+    rules.write_text("c 1:7 rwm")  # /dev/full
+    assert seen(await driver.look(instance)) == "gone"
 
 
 async def test_an_image_without_nvidia_smi_tells_nothing(launched: Callable[..., Any]) -> None:
