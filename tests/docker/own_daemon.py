@@ -128,6 +128,18 @@ class OwnDaemon:
             shutil.rmtree(self.folder)
 
 
+@contextmanager
+def running(*, network: bool = False) -> Iterator[OwnDaemon]:
+    """One that runs, for a test that may be run here; ended with all it has afterwards."""
+    require()
+    daemon = OwnDaemon(network=network)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.end()
+
+
 def put_image(client: Any) -> None:
     """`IMAGE` on another daemon: a few MB, kept there for the next test."""
     if not client.images(IMAGE):
@@ -138,8 +150,8 @@ def require() -> None:
     missing = ""
     if os.geteuid() != 0:
         missing = "starting a Docker daemon needs root"
-    elif shutil.which("dockerd") is None or shutil.which("docker") is None:
-        missing = "there is no dockerd or no docker on PATH"
+    elif lacking := [name for name in ("dockerd", "docker", "ip", "nsenter") if shutil.which(name) is None]:
+        missing = f"not on PATH: {', '.join(lacking)}"
     if missing and os.environ.get("TRITONFLEET_REQUIRE_DOCKER") == "1":
         pytest.fail(missing)
     if missing:

@@ -21,15 +21,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("own_daemon")]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[OwnDaemon]:
-    own_daemon.require()
     docker_daemon.require()
-    daemon = OwnDaemon(network=True)
-    try:
-        daemon.start()
+    with own_daemon.running(network=True) as daemon:
         daemon.copy_image(docker_daemon.IMAGE)
         yield daemon
-    finally:
-        daemon.end()
 
 
 @pytest.fixture

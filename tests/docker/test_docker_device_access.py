@@ -4,24 +4,24 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker_daemon
 import pytest
-from docker_fleets import DockerFleet, Echoing, free_name
+from docker_fleets import DockerFleet, Echoing
 
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import Device, DeviceKind
-from tritonfleet.drivers.base import ContainerSettings, DriverError, Instance, LaunchSpec
-from tritonfleet.drivers.docker import DockerDriver
+from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_container import identity_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 GPUS = [f"GPU-{number:08x}-0000-4000-8000-000000000000" for number in range(2)]
+GPU = Device(GPUS[0], DeviceKind.GPU)
 IMAGE = "tritonfleet-triton-smi"
 # The file goes with its container and outlives a mere restart: so does the state of being detached.
 SMI = """#!/bin/sh
@@ -64,29 +64,8 @@ def image() -> Iterator[None]:
     docker_daemon.ask(lambda client: client.remove_image(IMAGE))
 
 
-@pytest.fixture
-async def launched(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Starts a container of an image on a GPU; a driver and the instance."""
-    fleet = free_name()
-    driver = DockerDriver(fleet, tmp_path / fleet, ())
-    (tmp_path / "models").mkdir()
-
-    async def launch(image: str) -> tuple[DockerDriver, Instance]:
-        spec = LaunchSpec(
-            fleet, "main", "main-0", 1, "hash", (Device(GPUS[0], DeviceKind.GPU),), str(tmp_path / "models"),
-            container=ContainerSettings(image, ulimits=()),
-        )  # fmt: skip
-        return driver, await driver.start(spec)
-
-    try:
-        yield launch
-    finally:
-        await driver.close()
-        docker_daemon.remove_all(fleet)
-
-
-async def test_a_look_is_a_new_process_in_the_container(launched: Callable[..., Any]) -> None:
-    driver, instance = await launched(IMAGE)
+async def test_a_look_is_a_new_process_in_the_container(on_devices: Callable[..., Any]) -> None:
+    driver, instance = await on_devices(GPU, image=IMAGE)
     look = await driver.look(instance)
     assert (look.code, seen(look)) == (0, "there")
     detach(f"{instance.fleet}-main-0.1")
@@ -97,9 +76,9 @@ async def test_a_look_is_a_new_process_in_the_container(launched: Callable[..., 
         await driver.look(instance)
 
 
-async def test_a_look_sees_a_device_that_the_kernel_denies(launched: Callable[..., Any]) -> None:
+async def test_a_look_sees_a_device_that_the_kernel_denies(on_devices: Callable[..., Any]) -> None:
     """What systemd does to a GPU's rule, done to that of another device; needs control groups version 1."""
-    driver, instance = await launched(IMAGE)
+    driver, instance = await on_devices(GPU, image=IMAGE)
     full = await driver._engine.call(
         "inspect", lambda client: client.inspect_container(identity_of(instance))
     )
@@ -111,8 +90,8 @@ async def test_a_look_sees_a_device_that_the_kernel_denies(launched: Callable[..
     assert seen(await driver.look(instance)) == "gone"
 
 
-async def test_an_image_without_nvidia_smi_tells_nothing(launched: Callable[..., Any]) -> None:
-    driver, instance = await launched(docker_daemon.IMAGE)
+async def test_an_image_without_nvidia_smi_tells_nothing(on_devices: Callable[..., Any]) -> None:
+    driver, instance = await on_devices(GPU)
     look = await driver.look(instance)
     assert seen(look) == "unknown"
     assert "nvidia-smi" in look.said

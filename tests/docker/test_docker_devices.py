@@ -1,16 +1,13 @@
 """Which devices containers are given: read back from a daemon that a stub makes believe in GPUs."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import docker_daemon
 import pytest
-from docker_fleets import DockerFleet, free_name
+from docker_fleets import DockerFleet
 
 from tritonfleet.core.model import Device, DeviceKind
-from tritonfleet.drivers.base import ContainerSettings, LaunchSpec
-from tritonfleet.drivers.docker import DockerDriver
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -91,28 +88,15 @@ def test_a_gpu_is_shared_only_if_the_file_says_so(docker_fleet: Callable[..., Do
 
 
 @pytest.fixture
-async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+def launch(on_devices: Callable[..., Any]) -> Callable[..., Any]:
     """Starts one container on the given devices and returns its inspection."""
-    docker_daemon.require()
-    fleet = free_name()
-    driver = DockerDriver(fleet, tmp_path / fleet, ())
-    (tmp_path / "models").mkdir()
 
-    async def launch(*devices: Device, **settings: Any) -> dict[str, Any]:
-        settings = {"ulimits": (), **settings}
-        spec = LaunchSpec(
-            fleet, "main", "main-0", 1, "hash", devices, str(tmp_path / "models"),
-            container=ContainerSettings(docker_daemon.IMAGE, **settings),
-        )  # fmt: skip
-        started = await driver.start(spec)
+    async def launch(*devices: Device) -> dict[str, Any]:
+        _, started = await on_devices(*devices)
         assert started.devices == tuple(device.id for device in devices)
-        return docker_daemon.containers(fleet)["main-0.1"]
+        return docker_daemon.containers(started.fleet)["main-0.1"]
 
-    try:
-        yield launch
-    finally:
-        await driver.close()
-        docker_daemon.remove_all(fleet)
+    return launch
 
 
 async def test_a_mig_slice_is_given_by_its_uuid(launch: Callable[..., Any]) -> None:
