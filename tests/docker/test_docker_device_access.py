@@ -15,6 +15,7 @@ from docker_fleets import DockerFleet, Echoing
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import Device, DeviceKind
+from tritonfleet.drivers import docker_facts
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_container import identity_of
 
@@ -25,6 +26,7 @@ GPU = Device(GPUS[0], DeviceKind.GPU)
 IMAGE = "tritonfleet-triton-smi"
 # The file goes with its container and outlives a mere restart: so does the state of being detached.
 SMI = """#!/bin/sh
+[ -e /tmp/hanging ] && exec sleep 600
 if [ -e /tmp/detached ] || ! head -c 1 /dev/full >/dev/null 2>&1; then
     echo 'Failed to initialize NVML: Unknown Error'
     exit 255
@@ -48,9 +50,9 @@ def make_image(client: Any) -> None:
         client.remove_container(made)
 
 
-def detach(container: str) -> None:
+def detach(container: str, flag: str = "detached") -> None:
     def run(client: Any) -> None:
-        client.exec_start(client.exec_create(container, ["touch", "/tmp/detached"])["Id"])
+        client.exec_start(client.exec_create(container, ["touch", f"/tmp/{flag}"])["Id"])
 
     docker_daemon.ask(run)
 
@@ -70,7 +72,7 @@ async def test_a_look_is_a_new_process_in_the_container(on_devices: Callable[...
     assert (look.code, seen(look)) == (0, "there")
     detach(f"{instance.fleet}-main-0.1")
     look = await driver.look(instance)
-    assert (look.code, look.said) == (255, "Failed to initialize NVML: Unknown Error\n")
+    assert (look.code, look.said.strip()) == (255, "Failed to initialize NVML: Unknown Error")
     await driver.stop(instance, 0)
     with pytest.raises(DriverError, match=r"cannot look into main-0\.1"):
         await driver.look(instance)
@@ -88,6 +90,17 @@ async def test_a_look_sees_a_device_that_the_kernel_denies(on_devices: Callable[
     assert seen(await driver.look(instance)) == "there"
     rules.write_text("c 1:7 rwm")  # /dev/full
     assert seen(await driver.look(instance)) == "gone"
+
+
+async def test_a_look_that_hangs_is_given_up(
+    on_devices: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_facts, "SMI_S", 0.5)
+    driver, instance = await on_devices(GPU, image=IMAGE)
+    detach(f"{instance.fleet}-main-0.1", "hanging")
+    with pytest.raises(DriverError, match=r"does not answer|timed out"):
+        await driver.look(instance)
+    await driver.stop(instance, 0)  # the threads are free, too
 
 
 async def test_an_image_without_nvidia_smi_tells_nothing(on_devices: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@ fleet's containers have their GPUs. Blocks."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from tritonfleet.core.device_access import DeviceLook
@@ -10,6 +11,8 @@ from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_container import LABEL
 from tritonfleet.drivers.docker_engine import DockerEngine
 from tritonfleet.drivers.docker_image import LOOK_S, is_present
+
+SMI_S = 20.0  # how long nvidia-smi may take; where the driver is loaded it takes a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,27 @@ def _look(engine: DockerEngine, container: str) -> tuple[DeviceLook | None] | No
 def listed_gpus(client: Any, container: str) -> DeviceLook:
     """What ``nvidia-smi -L`` says there: a new process, which opens the devices anew, where a server keeps
     open what it had. Blocks."""
-    run = client.exec_create(container, ["nvidia-smi", "-L"])["Id"]
-    said = client.exec_start(run)
+    run = client.exec_create(container, ["nvidia-smi", "-L"], tty=True)["Id"]  # else its words come in frames
+    stream = client.exec_start(run, tty=True, socket=True)
+    try:
+        said = _read(getattr(stream, "_sock", stream))
+    finally:
+        stream.close()
+        getattr(stream, "_response", stream).close()  # else the connection is left to the garbage collector
     return DeviceLook(client.exec_inspect(run)["ExitCode"], said.decode(errors="replace"))
+
+
+def _read(connection: Any) -> bytes:
+    """All that it says. Raises TimeoutError: where a GPU hangs nvidia-smi does, too, and the SDK would wait
+    for it for ever."""
+    deadline, said = monotonic() + SMI_S, b""
+    while (left := deadline - monotonic()) > 0:
+        connection.settimeout(left)
+        chunk = connection.recv(1 << 16)
+        if not chunk:
+            return said
+        said += chunk
+    raise TimeoutError
 
 
 def _told(client: Any, images: tuple[str, ...]) -> tuple[str, dict[str, Any], dict[str, bool]]:
