@@ -51,10 +51,7 @@ def make_image(client: Any) -> None:
 
 
 def detach(container: str, flag: str = "detached") -> None:
-    def run(client: Any) -> None:
-        client.exec_start(client.exec_create(container, ["touch", f"/tmp/{flag}"])["Id"])
-
-    docker_daemon.ask(run)
+    docker_daemon.ask(lambda client: docker_facts.run_inside(client, container, "touch", f"/tmp/{flag}"))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,6 +10,8 @@ import docker_daemon
 import pytest
 from docker_fleets import DockerFleet, echoes
 
+from tritonfleet.drivers import docker_facts
+
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 Make = Callable[..., DockerFleet]
@@ -41,11 +43,10 @@ def test_a_day_with_a_fleet_of_containers(docker_fleet: Make) -> None:
 def inside(inspected: dict[str, Any], *command: str) -> str:
     """What a program in the container says."""
 
-    def run(client: Any) -> str:
-        said: bytes = client.exec_start(client.exec_create(inspected["Id"], list(command))["Id"])
-        return said.decode().strip()
-
-    return docker_daemon.ask(run)  # type: ignore[no-any-return] # the SDK has no types
+    found: tuple[int, str] = docker_daemon.ask(
+        lambda client: docker_facts.run_inside(client, inspected["Id"], *command)
+    )
+    return found[1].strip()
 
 
 def test_what_a_container_is_given(docker_fleet: Make) -> None:

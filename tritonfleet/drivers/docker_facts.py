@@ -65,14 +65,22 @@ def _look(engine: DockerEngine, container: str) -> tuple[DeviceLook | None] | No
 def listed_gpus(client: Any, container: str) -> DeviceLook:
     """What ``nvidia-smi -L`` says there: a new process, which opens the devices anew, where a server keeps
     open what it had. Blocks."""
-    run = client.exec_create(container, ["nvidia-smi", "-L"], tty=True)["Id"]  # else its words come in frames
+    code, said = run_inside(client, container, "nvidia-smi", "-L")
+    return DeviceLook(code, said)
+
+
+def run_inside(client: Any, container: str, *command: str) -> tuple[int | None, str]:
+    """Exit code and output of a command. Blocks, at most `SMI_S`; raises TimeoutError."""
+    run = client.exec_create(container, list(command), tty=True)["Id"]  # else what it says comes in frames
     stream = client.exec_start(run, tty=True, socket=True)
+    connection = getattr(stream, "_sock", stream)
     try:
-        said = _read(getattr(stream, "_sock", stream))
-    finally:
+        said = _read(connection)
+    finally:  # all three, or a socket is left to the garbage collector
+        getattr(stream, "_response", stream).close()
         stream.close()
-        getattr(stream, "_response", stream).close()  # else the connection is left to the garbage collector
-    return DeviceLook(client.exec_inspect(run)["ExitCode"], said.decode(errors="replace"))
+        connection.close()
+    return client.exec_inspect(run)["ExitCode"], said.decode(errors="replace")
 
 
 def _read(connection: Any) -> bytes:
