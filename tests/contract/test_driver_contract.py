@@ -245,6 +245,20 @@ async def test_logs_of_a_replica_that_never_ran_are_empty(bench: Bench) -> None:
     assert [line async for line in bench.driver().logs("main-7")] == []
 
 
+async def test_what_answers_is_not_away(bench: Bench) -> None:
+    driver = bench.driver()
+    waiting = asyncio.create_task(driver.wait(await driver.start(bench.spec())))
+    await asyncio.sleep(0.1)
+    assert driver.away == ""
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_without_a_gpu_there_is_none_to_look_for(bench: Bench) -> None:
+    driver = bench.driver()
+    assert await driver.look(await driver.start(bench.spec())) is None
+
+
 async def test_maintain_raises_nothing(bench: Bench) -> None:
     driver = bench.driver()
     await driver.maintain()

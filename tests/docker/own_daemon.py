@@ -25,24 +25,35 @@ DISK_BYTES = 64 << 20
 
 
 class OwnDaemon:
-    """In a network namespace of its own and without a network: a daemon without a bridge removes the one
-    that is there, and that would be another daemon's."""
+    """In a network namespace of its own: a daemon without a bridge removes the one that is there, and that
+    would be another daemon's. ``network``: with a bridge there, so that ports are published; only what runs
+    `inside` that namespace reaches them. Without, its disk is a small one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, network: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tfd-"))  # short: sockets below have long names
         self.host = f"unix://{self.folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
+        self._namespace = self.folder.name if network else ""
         data = self.folder / "data"
         data.mkdir()
-        size = f"size={DISK_BYTES}"  # a disk of its own, which a test can fill
-        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", data], check=True)
+        if network:
+            subprocess.run(["ip", "netns", "add", self._namespace], check=True)
+            subprocess.run([*self.inside, "ip", "link", "set", "lo", "up"], check=True)
+        else:
+            size = f"size={DISK_BYTES}"  # a disk of its own, which a test can fill
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", data], check=True)
+
+    @property
+    def inside(self) -> list[str]:
+        """What a command begins with that is to run in the daemon's network, which outlives the daemon."""
+        return ["nsenter", f"--net=/run/netns/{self._namespace}"]
 
     def start(self, *flags: str) -> None:
+        apart = ["unshare", "--net", "dockerd", "--bridge", "none", "--iptables=false", "--ip6tables=false"]
         with (self.folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "unshare", "--net",
-                    "dockerd", "--bridge", "none", "--iptables=false", "--ip6tables=false",
+                    *([*self.inside, "dockerd"] if self._namespace else apart),
                     "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
                     "--pidfile", f"{self.folder}/pid", "--host", self.host, *flags,
                 ],
@@ -64,6 +75,17 @@ class OwnDaemon:
             self._process.terminate()
             self._process.wait(WAIT_S)
             self._process = None
+
+    def restart(self, *flags: str) -> None:
+        self.stop()
+        self.start(*flags)
+
+    def copy_image(self, name: str) -> None:
+        """From the daemon of the other tests."""
+        with subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as saving:
+            subprocess.run(
+                ["docker", "-H", self.host, "load"], stdin=saving.stdout, capture_output=True, check=True
+            )
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -101,7 +123,21 @@ class OwnDaemon:
             mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
             for mount in reversed([mount for mount in mounts if mount.startswith(f"{self.folder}/")]):
                 subprocess.run(["umount", "-l", mount], check=False)
+            if self._namespace:
+                subprocess.run(["ip", "netns", "del", self._namespace], check=True)
             shutil.rmtree(self.folder)
+
+
+@contextmanager
+def running(*, network: bool = False) -> Iterator[OwnDaemon]:
+    """One that runs, for a test that may be run here; ended with all it has afterwards."""
+    require()
+    daemon = OwnDaemon(network=network)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.end()
 
 
 def put_image(client: Any) -> None:
@@ -114,8 +150,8 @@ def require() -> None:
     missing = ""
     if os.geteuid() != 0:
         missing = "starting a Docker daemon needs root"
-    elif shutil.which("dockerd") is None or shutil.which("docker") is None:
-        missing = "there is no dockerd or no docker on PATH"
+    elif lacking := [name for name in ("dockerd", "docker", "ip", "nsenter") if shutil.which(name) is None]:
+        missing = f"not on PATH: {', '.join(lacking)}"
     if missing and os.environ.get("TRITONFLEET_REQUIRE_DOCKER") == "1":
         pytest.fail(missing)
     if missing:

@@ -1,16 +1,13 @@
 """Which devices containers are given: read back from a daemon that a stub makes believe in GPUs."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import docker_daemon
 import pytest
-from docker_fleets import DockerFleet, free_name
+from docker_fleets import DockerFleet
 
 from tritonfleet.core.model import Device, DeviceKind
-from tritonfleet.drivers.base import ContainerSettings, LaunchSpec
-from tritonfleet.drivers.docker import DockerDriver
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -79,35 +76,37 @@ def test_a_fleet_on_mig_slices(docker_fleet: Callable[..., DockerFleet]) -> None
     assert given(fleet.containers()["main-1.2"]) == [SLICES[0]]
 
 
+def test_a_gpu_is_shared_only_if_the_file_says_so(docker_fleet: Callable[..., DockerFleet]) -> None:
+    sizes = {"min": 1, "initial": 2, "max": 2}
+    alone = docker_fleet(devices=GPUS[:1], triton=NO_LIMITS, replicas=sizes)
+    assert "1 fits on 1 device with 1 on each" in alone.cli("up", "-d", check=2).stderr
+    shared = docker_fleet(devices=GPUS[1:2], triton=NO_LIMITS, replicas={**sizes, "per_device": 2})
+    shared.cli("up", "-d", "--wait")
+    assert {name: given(one) for name, one in shared.containers().items()} == {
+        "main-0.1": [GPUS[1]], "main-1.1": [GPUS[1]],
+    }  # fmt: skip
+
+
 @pytest.fixture
-async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+def launch(on_devices: Callable[..., Any]) -> Callable[..., Any]:
     """Starts one container on the given devices and returns its inspection."""
-    docker_daemon.require()
-    fleet = free_name()
-    driver = DockerDriver(fleet, tmp_path / fleet, ())
-    (tmp_path / "models").mkdir()
 
-    async def launch(*devices: Device, **settings: Any) -> dict[str, Any]:
-        settings = {"ulimits": (), **settings}
-        spec = LaunchSpec(
-            fleet, "main", "main-0", 1, "hash", devices, str(tmp_path / "models"),
-            container=ContainerSettings(docker_daemon.IMAGE, **settings),
-        )  # fmt: skip
-        started = await driver.start(spec)
+    async def launch(*devices: Device) -> dict[str, Any]:
+        _, started = await on_devices(*devices)
         assert started.devices == tuple(device.id for device in devices)
-        return docker_daemon.containers(fleet)["main-0.1"]
+        return docker_daemon.containers(started.fleet)["main-0.1"]
 
-    try:
-        yield launch
-    finally:
-        await driver.close()
-        docker_daemon.remove_all(fleet)
+    return launch
 
 
 async def test_a_mig_slice_is_given_by_its_uuid(launch: Callable[..., Any]) -> None:
     inspected = await launch(Device(SLICES[1], DeviceKind.MIG))
     assert given(inspected) == [SLICES[1]]
     assert not any(pair.startswith("NVIDIA_VISIBLE_DEVICES=") for pair in inspected["Config"]["Env"])
+
+
+async def test_a_gpu_that_is_listed_by_its_index_is_given_by_it(launch: Callable[..., Any]) -> None:
+    assert given(await launch(Device("1", DeviceKind.GPU))) == ["1"]
 
 
 async def test_several_devices_go_to_one_container_in_their_order(launch: Callable[..., Any]) -> None:

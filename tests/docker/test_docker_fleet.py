@@ -7,28 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import docker_daemon
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
-from docker_fleets import DockerFleet
+from docker_fleets import DockerFleet, echoes
+
+from tritonfleet.drivers import docker_facts
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 Make = Callable[..., DockerFleet]
-
-
-def echoes(fleet: DockerFleet, calls: int = 20) -> set[str]:
-    """Which replicas answered so many calls through the router; every answer is looked at."""
-    answered = set()
-    with triton.InferenceServerClient(fleet.address) as client:
-        for _ in range(calls):
-            values = np.frombuffer(os.urandom(64), np.uint8)
-            request = triton.InferInput("INPUT0", [64], "UINT8")
-            request.set_data_from_numpy(values)
-            result = client.infer("echo", [request])
-            assert np.array_equal(result.as_numpy("OUTPUT0"), values)
-            answered.add(result.as_numpy("REPLICA").reshape(-1)[0].decode().rpartition(".")[0])
-    return answered
 
 
 def test_a_day_with_a_fleet_of_containers(docker_fleet: Make) -> None:
@@ -54,13 +40,38 @@ def test_a_day_with_a_fleet_of_containers(docker_fleet: Make) -> None:
     ]  # fmt: skip
 
 
+def inside(inspected: dict[str, Any], *command: str) -> str:
+    """What a program in the container says."""
+
+    found: tuple[int, str] = docker_daemon.ask(
+        lambda client: docker_facts.run_inside(client, inspected["Id"], *command)
+    )
+    return found[1].strip()
+
+
 def test_what_a_container_is_given(docker_fleet: Make) -> None:
-    fleet = docker_fleet(replicas={"min": 1, "max": 1}, triton={"user": "1000:1000"})
+    limits = {"nofile": 4096}
+    fleet = docker_fleet(triton={"user": "1000:1000", "ulimits": limits})
     fleet.cli("up", "-d", "--wait")
-    (found,) = fleet.containers().values()
+    found, other = (fleet.containers()[name] for name in ("main-0.1", "main-1.1"))
     host = found["HostConfig"]
     assert found["Name"] == f"/{fleet.name}-main-0.1"
     assert found["Config"]["User"] == "1000:1000"
+    told = found["Config"]["Labels"]
+    wanted = {"fleet": fleet.name, "pool": "main", "replica": "main-0", "generation": "1", "devices": "cpu0"}
+    assert {key: told[f"tritonfleet.{key}"] for key in wanted} == wanted
+    assert told["tritonfleet.schema"] == "1"
+    assert told["tritonfleet.config-hash"] in fleet.cli("config", "--hash").stdout
+    prefixes = [
+        next(word for word in one["Config"]["Cmd"] if "shm-region-prefix-name" in word)
+        for one in (found, other)
+    ]
+    assert [prefix.rpartition("=")[2] for prefix in prefixes] == ["tf-main-0.1-", "tf-main-1.1-"]
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 4096, "Hard": 4096}]
+    assert "--exit-timeout-secs=5" in found["Config"]["Cmd"]
+    assert inside(found, "id", "-u") == "1000"
+    assert inside(found, "sh", "-c", "ulimit -n") == "4096"
+    assert "Read-only file system" in inside(found, "touch", "/models/x")
     (mount,) = found["Mounts"]
     assert (mount["Destination"], mount["RW"]) == ("/models", False)
     assert {binding["HostIp"] for (binding,) in host["PortBindings"].values()} == {"127.0.0.1"}
@@ -69,7 +80,7 @@ def test_what_a_container_is_given(docker_fleet: Make) -> None:
     assert host["RestartPolicy"]["Name"] == "no"
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "4", "max-size": str(64 << 20)}}
     assert host["DeviceRequests"] in (None, [])
-    assert found["Config"]["StopTimeout"] > 5  # Triton's own exit timeout in this fleet's file
+    assert found["Config"]["StopTimeout"] > 5  # Triton's own
     assert "NVIDIA_VISIBLE_DEVICES=void" in found["Config"]["Env"]
 
 
@@ -135,6 +146,38 @@ def test_a_daemon_that_is_not_there_is_told_with_its_remedy(docker_fleet: Make) 
     failed = fleet.cli("up", "-d", "--wait", check=1)
     assert f"no Docker daemon at unix://{fleet.folder}/no-daemon.sock" in failed.stderr
     assert "systemctl start docker" in failed.stderr
+
+
+def test_what_is_not_the_fleet_s_is_never_touched(docker_fleet: Make) -> None:
+    """Neither a container that is named like one of its own, nor one of another fleet."""
+    fleet = docker_fleet()
+    name, other = f"{fleet.name}-main-1.7", f"{fleet.name}-other"
+    labels = {"tritonfleet.fleet": f"{fleet.name}x", "tritonfleet.schema": "1"}
+
+    def put(client: Any) -> dict[str, str]:
+        made = {}
+        for named, told in ((name, {}), (other, labels)):
+            made[named] = client.create_container(
+                docker_daemon.IMAGE, ["sleep", "600"], name=named, labels=told
+            )["Id"]
+            client.start(made[named])
+        return made
+
+    made = docker_daemon.ask(put)
+
+    def states(client: Any) -> set[tuple[str, bool]]:
+        found = [client.inspect_container(identity) for identity in made.values()]
+        return {(one["Id"], one["State"]["Running"]) for one in found}
+
+    try:
+        fleet.cli("up", "-d", "--wait")
+        os.kill(fleet.snapshot()["controller"]["pid"], signal.SIGKILL)
+        fleet.cli("up", "-d", "--wait")  # it looks at what is there
+        fleet.cli("scale", "1", "--wait")
+        fleet.cli("down", "-y")
+        assert docker_daemon.ask(states) == {(identity, True) for identity in made.values()}
+    finally:
+        docker_daemon.ask(lambda client: [client.remove_container(one, force=True) for one in made.values()])
 
 
 def test_a_second_fleet_of_the_same_name_touches_nothing_of_the_first(docker_fleet: Make) -> None:

@@ -31,14 +31,9 @@ Make = Callable[[], DockerDriver]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[OwnDaemon]:
-    own_daemon.require()
-    daemon = OwnDaemon()
-    try:
-        daemon.start()
+    with own_daemon.running() as daemon:
         daemon.make_image()
         yield daemon
-    finally:
-        daemon.end()
 
 
 @pytest.fixture

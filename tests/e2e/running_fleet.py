@@ -51,6 +51,7 @@ class RunningFleet:
         self.port = free_port()
         self.file = folder / "tritonfleet.yaml"
         self.state = folder / "state"
+        self.prefix: list[str] = []  # what the command line is run by
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TRITONFLEET_")},
             "TRITONFLEET_STATE_DIR": str(self.state),
@@ -94,7 +95,10 @@ class RunningFleet:
         self, *arguments: str, check: int | None = 0, timeout: float = 100
     ) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [str(Path(sys.executable).with_name("tritonfleet")), "-f", str(self.file), *arguments],
+            [
+                *self.prefix, str(Path(sys.executable).with_name("tritonfleet")),
+                "-f", str(self.file), *arguments,
+            ],
             env=self.environ, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         if check is not None and result.returncode != check:

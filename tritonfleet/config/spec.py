@@ -41,6 +41,17 @@ class DeviceFailuresSpec(Part):
     """For how long; doubled each further time, up to 16 times as long."""
 
 
+class DeviceChecksSpec(Part):
+    every: Duration = 60.0
+    """How often a container with GPUs is asked whether it still has them (`docker exec … nvidia-smi -L`). One
+    that cannot say is asked more and more rarely."""
+    failures: Whole = Field(default=3, ge=0, le=1000)
+    """After so many answers in a row without a GPU, from a container that had shown one, its replica is
+    replaced. 0: nobody is asked."""
+    pause: Duration = 300.0
+    """A container that is younger is not replaced for that."""
+
+
 def _a_docker_host(url: str) -> str:
     if url and not re.fullmatch(DOCKER_HOST, url):
         raise ValueError(f"{url!r} is no Docker host; write unix:///PATH, ssh://USER@HOST or tcp://HOST:PORT")
@@ -67,5 +78,6 @@ class FleetSpec(Part):
     pools: dict[Annotated[str, Field(pattern=NAME)], PoolSpec] = Field(min_length=1)
     """Each pool is one model repository with its own size."""
     device_failures: DeviceFailuresSpec = DeviceFailuresSpec()
+    device_checks: DeviceChecksSpec = DeviceChecksSpec()
     logs: LogsSpec = LogsSpec()
     metrics: MetricsSpec = MetricsSpec()

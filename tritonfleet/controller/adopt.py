@@ -78,6 +78,7 @@ def _attach(fleet: Fleet, slot: Slot, instance: Instance) -> asyncio.Event | Non
             slot.instance = instance
             fleet.lives.stop(slot, "it was being stopped when the controller ended")
             return None
+        slot.had_devices = slot.had_devices and same is not None and same.generation == instance.generation
         slot.enter(ReplicaState.LOADING, "found running")
     elif slot.state is ReplicaState.STARTING:
         slot.enter(ReplicaState.LOADING, "found running")

@@ -15,6 +15,7 @@ from typing import Any
 from tritonfleet.config import FleetSpec, PoolSpec, pool_hash
 from tritonfleet.controller import saved
 from tritonfleet.controller.autoscaler import Autoscaler
+from tritonfleet.controller.device_access import AccessDesk
 from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.hints import Hints
 from tritonfleet.controller.journal import Journal
@@ -72,6 +73,7 @@ class Fleet:
         self.traffic = Traffic()
         self.hints = Hints()
         self.outliers = Outliers()
+        self.access = AccessDesk()
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
         self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
@@ -118,6 +120,7 @@ class Fleet:
         """Tick when woken, and every `TICK_S`, until cancelled."""
         await self.desk.look()  # before the first placement, which asks for free memory
         self.spawn_task(self.desk.run())
+        self.spawn_task(self.access.run(self))
         while True:
             self.tick(time())
             if time() - self._maintained_at > MAINTAIN_S:
@@ -150,6 +153,7 @@ class Fleet:
             self.desk.review(device_policy(self.spec), self.replicas(), now)
             self.outliers.review(self, now)
             self.rollouts.review(self, now)
+        worn = {} if self.stopping else self.access.review(self, now)
         for _ in range(10):
             if self.stopping:
                 break
@@ -161,6 +165,7 @@ class Fleet:
                 returning=frozenset(slot.id for slot in self.slots.values() if slot.after_stop == "relaunch"),
                 drained=frozenset(slot.id for slot in self.slots.values() if self.is_drained(slot, now)),
                 view=self.desk.view(),
+                worn=worn,
                 now=now,
             )
             for action in actions:
@@ -216,6 +221,9 @@ class Fleet:
             self.lives.launch(slot, devices, action.reason)
         elif action.kind == "drain":
             self.lives.drain(slot, action.reason, now)
+        elif action.kind == "keep":
+            slot.enter(ReplicaState.READY, action.reason, now)
+            self.journal.add("replica.detached", slot.id, action.reason)
         elif action.kind == "stop":
             self.lives.stop(slot, action.reason)
         else:

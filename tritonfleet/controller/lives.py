@@ -34,6 +34,8 @@ from tritonfleet.triton.client import ReplicaClient
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet
 
+BACK_S = 5.0  # after an engine's return, before silence means something again: connections are made anew
+UNKNOWN = "it does not answer, and whether it runs is not known: "
 STOP_MARGIN_S = 5.0  # beyond Triton's own exit timeout before it is killed
 ClientFactory = Callable[[Instance], ReplicaClient]
 
@@ -44,6 +46,7 @@ class Lives:
     def __init__(self, fleet: "Fleet", client_for: ClientFactory) -> None:
         self._fleet = fleet
         self._client_for = client_for
+        self._away_at = 0.0  # when the driver's engine did not answer, the last time
         self.watches: dict[str, ReplicaWatch] = {}  # by instance
         self._watching: dict[str, list[asyncio.Task[None]]] = {}  # the tasks of each, by instance
 
@@ -66,6 +69,7 @@ class Lives:
         slot.devices = tuple(device.id for device in devices)
         on = ", ".join(slot.devices)
         slot.settings_seen = slot.settings_sent = 0
+        slot.had_devices = False
         slot.enter(ReplicaState.STARTING, f"launching on {on}: {reason}")
         self._fleet.journal.add(
             "replica.starting", slot.id, f"launch {slot.generation} on {on}",
@@ -142,6 +146,8 @@ class Lives:
         pool = self._fleet.pool_of(slot)
         policy = HealthPolicy(pool.startup_timeout, pool.health.failures)
         now = time()
+        if self._is_unknown(slot, probe, now):
+            return
         if slot.state is ReplicaState.READY:
             slot.failed_probes = slot.failed_probes + 1 if probe.error else 0
             step = while_serving(probe, slot.failed_probes, policy)
@@ -164,6 +170,23 @@ class Lives:
             self._loaded(slot, step.reason, now)
         else:
             slot.enter(step.state, step.reason, now)
+
+    def _is_unknown(self, slot: Slot, probe: Probe, now: float) -> bool:
+        """Whether a failed probe says nothing, since what runs the replica is away, too: a Docker daemon that
+        is restarted takes its ports with it for a while, and may leave its containers as they are."""
+        away = self._fleet.driver.away
+        self._away_at = now if away else self._away_at
+        lately = bool(away) or now - self._away_at < BACK_S
+        unknown = bool(probe.error) and lately and slot.state in (ReplicaState.READY, ReplicaState.LOADING)
+        if unknown:
+            slot.failed_probes = 0
+        if unknown and not slot.reason.startswith(UNKNOWN):
+            slot.enter(slot.state, f"{UNKNOWN}{away or 'the engine has just come back'}", now)
+            self._fleet.journal.add("replica.unknown", slot.id, slot.reason)
+        elif slot.state is ReplicaState.READY and not probe.error and slot.reason.startswith(UNKNOWN):
+            slot.enter(ReplicaState.READY, "it answers again", now)
+            self._fleet.journal.add("replica.known", slot.id, slot.reason)
+        return unknown
 
     def _loaded(self, slot: Slot, reason: str, now: float) -> None:
         """Its models are ready. It serves when it also has what clients have set on the fleet since."""

@@ -26,7 +26,7 @@ class Outliers:
         if not any(row.ejections for report in reports for row in report.replicas):
             self._since.clear()
             return
-        answers = _answers(reports)
+        answers = answers_of(reports)
         ready = {
             slot.instance.instance: slot for slot in fleet.slots.values() if slot.instance and _is_ready(slot)
         }
@@ -64,7 +64,7 @@ def _is_leaving(slot: Slot, pool: str) -> bool:
     return slot.pool == pool and slot.state in (ReplicaState.DRAINING, ReplicaState.STOPPING)
 
 
-def _answers(reports: Iterable[RouterTelemetry]) -> dict[str, Answers]:
+def answers_of(reports: Iterable[RouterTelemetry]) -> dict[str, Answers]:
     """By instance, summed over the workers."""
     found: dict[str, Answers] = {}
     for report in reports:

@@ -30,6 +30,7 @@ class SavedSlot:
     cold_start_s: float | None = None
     models: tuple[ModelStatus, ...] = ()
     drain_deadline: float | None = None
+    had_devices: bool = False
 
 
 @dataclass(frozen=True, slots=True)

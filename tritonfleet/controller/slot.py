@@ -71,6 +71,7 @@ class Slot:
     drain_revision: int = 0  # the table's revision that told the routers
     after_stop: AfterStop = "forget"
     stop_reason: str = ""
+    had_devices: bool = False  # its container has shown its GPUs once
     held: bool = False  # emptied by a person: stays so until undrain
     models: tuple[ModelStatus, ...] = ()
     failed_probes: int = 0
@@ -117,7 +118,7 @@ class Slot:
     def saved(self) -> SavedSlot:
         return SavedSlot(
             self.pool, self.generation, self.state, self.reason, self.ready_at, self.restarts, self.failures,
-            self.held, self.after_stop, self.cold_start_s, self.models, self.drain_deadline,
+            self.held, self.after_stop, self.cold_start_s, self.models, self.drain_deadline, self.had_devices,
         )  # fmt: skip
 
     @classmethod
@@ -127,4 +128,5 @@ class Slot:
             restarts=saved.restarts, failures=saved.failures, held=saved.held,
             after_stop=saved.after_stop if saved.after_stop in ("relaunch", "hold") else "forget",  # type: ignore[arg-type] # narrowed by the test before
             cold_start_s=saved.cold_start_s, models=saved.models, drain_deadline=saved.drain_deadline,
+            had_devices=saved.had_devices,
         )  # fmt: skip

@@ -55,8 +55,9 @@ class DeviceHealth:
 
 
 def is_devices_doing(status: ExitStatus) -> bool:
-    """Whether an exit can be the device's fault: how it ended is known, and it was not from outside."""
-    return status.code is not None or (status.signal is not None and status.signal not in FROM_OUTSIDE)
+    """Whether an exit can be the device's fault: how it ended is known, and it was not from outside, nor an
+    exit with 0, which is what a server does that was asked to."""
+    return status.code not in (None, 0) or (status.signal is not None and status.signal not in FROM_OUTSIDE)
 
 
 def recent(health: DeviceHealth, policy: DevicePolicy, now: float) -> tuple[DeviceFailure, ...]:

@@ -3,11 +3,13 @@
 A pool's replicas are slots (``main-0``, ``main-1`` …). Too few: the lowest free ordinals are created. Too
 many: first those that failed go, then those that are not ready, then the ready ones from the highest
 ordinal down. A replica launched with an older configuration is replaced one at a time: a new one is started
-beside it where a device is free, and only when more are ready than wanted is an old one drained.
+beside it where a device is free, and only when more are ready than wanted is an old one drained. One that is
+worn out is replaced in the same way.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from tritonfleet.core.model import Device, Replica, ReplicaState
@@ -31,11 +33,20 @@ class PoolTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """``create`` a slot, ``launch`` it on ``devices``, leave it ``pending``, ``drain`` it, ``stop`` its
-    process, ``forget`` the slot (once its process is gone, if it has one)."""
+class Worn:
+    """Why a ready replica is to be replaced by one of the same configuration. ``urgent``: it does harm, so
+    it goes even if it is the last one ready and no device is free for another beside it."""
 
-    kind: Literal["create", "launch", "pending", "drain", "stop", "forget"]
+    reason: str
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """``create`` a slot, ``launch`` it on ``devices``, leave it ``pending``, ``keep`` it although it is worn,
+    ``drain`` it, ``stop`` its process, ``forget`` the slot (once its process is gone, if it has one)."""
+
+    kind: Literal["create", "launch", "pending", "keep", "drain", "stop", "forget"]
     replica: str
     pool: str
     reason: str
@@ -51,18 +62,20 @@ def reconcile(
     returning: frozenset[str] = frozenset(),
     drained: frozenset[str] = frozenset(),
     view: DeviceView | None = None,
+    worn: Mapping[str, Worn] = MappingProxyType({}),
     now: float,
 ) -> list[Action]:
     """``held``: slots that a person emptied and that stay so; ``returning``: slots that drain or stop only to
     be launched again; ``drained``: draining replicas of which every router says that nothing is in flight
-    there any more; ``view``: more about the devices, as `placement.place` takes it."""
+    there any more; ``view``: more about the devices, as `placement.place` takes it; ``worn``: ready replicas
+    to be replaced, by id."""
     known = {target.name: target for target in targets}
     actions: list[Action] = []
     for replica in replicas:
         actions += _finish_draining(replica, drained, now)
     for target in targets:
         own = [replica for replica in replicas if replica.pool == target.name]
-        actions += _resize(target, own, held, returning, devices, replicas, targets, view)
+        actions += _resize(target, own, held, returning, devices, replicas, targets, view, worn)
     for replica in replicas:
         if replica.pool not in known and replica.state not in LEAVING:
             actions.append(_let_go(replica, f"pool {replica.pool} is not in the fleet file any more"))
@@ -122,10 +135,11 @@ def _resize(
     everyone: Sequence[Replica],
     targets: Sequence[PoolTarget],
     view: DeviceView | None,
+    worn: Mapping[str, Worn],
 ) -> list[Action]:
     staying = held | returning
     active = [replica for replica in replicas if replica.state not in LEAVING or replica.id in staying]
-    outdated = [replica for replica in active if _is_outdated(replica, target)]
+    outdated = [replica for replica in active if _is_worn(replica, worn) or _is_outdated(replica, target)]
     current = [replica for replica in active if replica not in outdated]
     if len(active) < target.size:
         taken = {replica.ordinal for replica in replicas}
@@ -136,7 +150,7 @@ def _resize(
             for _ in range(target.size - len(active))
         ]
     if outdated and len(active) - target.size <= 1:
-        return _roll(target, current, outdated, replicas, devices, everyone, targets, held, view)
+        return _roll(target, current, outdated, replicas, devices, everyone, targets, held, view, worn)
     surplus = len(active) - target.size
     first = sorted(outdated, key=_removal_order) + sorted(current, key=_removal_order)
     reason = f"{target.size} wanted, {len(active)} there ({target.why})"
@@ -150,9 +164,18 @@ def _is_outdated(replica: Replica, target: PoolTarget) -> bool:
     return replica.config_hash != target.config_hash
 
 
+def _is_worn(replica: Replica, worn: Mapping[str, Worn]) -> bool:
+    return replica.id in worn and replica.state is ReplicaState.READY
+
+
 def _is_coming(replica: Replica, *, room: bool) -> bool:
     """Whether waiting for it is any use: what waits for a device comes only if one is free."""
     return replica.state is not ReplicaState.READY and (room or replica.state is not ReplicaState.PENDING)
+
+
+def _is_last(replica: Replica, replicas: Sequence[Replica]) -> bool:
+    """Whether no other one of its pool is ready. ``replicas``: those of the pool."""
+    return not any(other.state is ReplicaState.READY for other in replicas if other.id != replica.id)
 
 
 def _roll(
@@ -165,11 +188,14 @@ def _roll(
     targets: Sequence[PoolTarget],
     held: frozenset[str],
     view: DeviceView | None,
+    worn: Mapping[str, Worn],
 ) -> list[Action]:
-    """The next step of replacing outdated replicas: at most one more than wanted, never fewer ready by will
-    where a device is free for the surplus one."""
+    """The next step of replacing outdated and worn replicas: at most one more than wanted, never fewer ready
+    by will where a device is free for the surplus one."""
     worst = min(outdated, key=_removal_order)
     reason = f"launched with configuration {worst.config_hash or 'unknown'}, wanted is {target.config_hash}"
+    why_worn = None if _is_outdated(worst, target) else worn[worst.id]
+    reason = why_worn.reason if why_worn else reason
     if worst.state is not ReplicaState.READY:
         return [_let_go(worst, reason)]
     if any(replica.state in LEAVING for replica in replicas):
@@ -180,6 +206,9 @@ def _roll(
         return []  # the replacement is on its way
     if len(current) + len(outdated) > target.size:
         return [_let_go(worst, reason)]
+    if not room and why_worn and not why_worn.urgent and _is_last(worst, replicas):
+        said = f"{reason}; it is the last one ready, and no device is free for a replacement beside it"
+        return [Action("keep", worst.id, worst.pool, said)] if worst.reason != said else []
     if not room:
         return [_let_go(worst, f"{reason}; no free device for a replacement beside it")]
     taken = {replica.ordinal for replica in replicas}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus
 
@@ -93,6 +94,10 @@ class Driver(Protocol):
 
     name: str
 
+    @property
+    def away(self) -> str:
+        """Why nothing is known of what runs: the engine that runs it does not answer. "" while it does."""
+
     async def capacity(self) -> tuple[Device, ...]:
         """The devices replicas can be pinned to, in the order to prefer them."""
 
@@ -121,6 +126,11 @@ class Driver(Protocol):
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         """Lines of a replica's log over all its generations, oldest first, without line ends. With
         ``follow``, goes on until cancelled, across rotation and restarts."""
+
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        """Ask a new process beside the server, where it runs, which GPUs it sees. None where that can tell
+        nothing: no GPU was given, or what is given cannot be taken away. Raises DriverError without an
+        answer."""
 
     def pulls(self) -> tuple[ImagePull, ...]:
         """The last pull of each image that this driver had to pull; none where there are no images."""

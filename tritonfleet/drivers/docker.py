@@ -15,8 +15,9 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
-from tritonfleet.core.model import Device, ExitStatus
+from tritonfleet.core.model import Device, DeviceKind, ExitStatus
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers import logs, ports
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -28,6 +29,7 @@ from tritonfleet.drivers.docker_engine import (
     NotThereError,
     PortTakenError,
 )
+from tritonfleet.drivers.docker_facts import listed_gpus
 from tritonfleet.drivers.docker_image import ImageStore
 from tritonfleet.drivers.docker_logs import Cursor, LogCopy
 from tritonfleet.drivers.docker_watch import ExitWatch
@@ -64,6 +66,10 @@ class DockerDriver:
         self._copies: dict[str, LogCopy] = {}  # by handle
         self._starting: dict[str, set[int]] = {}  # instance → the ports it is about to take
         self._undoing: set[asyncio.Task[None]] = set()  # launches that were cancelled
+
+    @property
+    def away(self) -> str:
+        return self._watch.away
 
     async def capacity(self) -> tuple[Device, ...]:
         return self._devices
@@ -266,6 +272,14 @@ class DockerDriver:
         self._exits.pop(instance.handle, None)
         self._watch.forget(container.identity_of(instance))
         self._cursor(instance).remove()
+
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        cpus = {device.id for device in self._devices if device.kind is DeviceKind.CPU}
+        if cpus.issuperset(instance.devices):
+            return None
+        identity = container.identity_of(instance)
+        what = f"cannot look into {instance.instance}"
+        return await self._engine.call(what, lambda client: listed_gpus(client, identity))
 
     # ------------------------------------------------------------ logs, the rest
 

@@ -7,18 +7,24 @@ the daemon restarted or the connection broke, costs at most `POLL_S`, and a daem
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from time import time
 from typing import Any
 
 from tritonfleet.core.model import ExitStatus
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_container import LABEL, exit_of, has_ended, status_from_code
-from tritonfleet.drivers.docker_engine import DockerEngine, NotThereError, Stream
+from tritonfleet.drivers.docker_engine import DaemonUnreachableError, DockerEngine, NotThereError, Stream
 
 log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 RETRY_S = 0.5  # between two tries to listen to a daemon that is away
+LOOK = "cannot look at containers"
+WITH_THE_DAEMON = (
+    "it ended with the Docker daemon, which was stopped or restarted "
+    '("live-restore": true in daemon.json keeps containers)'
+)
 REMOVED = "its container was removed behind the fleet's back (docker rm?)"
 
 
@@ -31,6 +37,7 @@ class ExitWatch:
         self._codes: dict[str, int] = {}  # by container, as a `die` event told it
         self._heard_of: set[str] = set()  # containers with news
         self._woken = asyncio.Event()
+        self.away = ""  # why the daemon could not be asked, the last time it was tried
         self._task: asyncio.Task[None] | None = None
 
     async def ended(self, container: str) -> ExitStatus:
@@ -53,8 +60,12 @@ class ExitWatch:
                 self._woken.clear()
                 try:
                     await self._look()
+                except DaemonUnreachableError as error:
+                    self.away = str(error)  # what runs there is unknown
                 except DriverError as error:
-                    log.debug("%s", error)  # the daemon is away: what runs there is unknown
+                    log.debug("%s", error)
+                else:
+                    self.away = self.away if stream.ended.is_set() else ""
                 if stream.ended.is_set():
                     await asyncio.sleep(RETRY_S)
                     continue
@@ -93,7 +104,7 @@ class ExitWatch:
         if not awaited or news:
             return
         label = {"label": f"{LABEL}fleet={self._fleet}"}
-        rows = await self._engine.call("list", lambda client: client.containers(all=True, filters=label))
+        rows = await self._engine.call(LOOK, lambda client: client.containers(all=True, filters=label))
         states = {row["Id"][:12]: row["State"] for row in rows}
         for name in awaited:
             if name not in states or has_ended(states[name]):
@@ -101,10 +112,13 @@ class ExitWatch:
 
     async def _settle(self, container: str) -> None:
         try:
-            found = await self._engine.call("inspect", lambda client: client.inspect_container(container))
+            found = await self._engine.call(LOOK, lambda client: client.inspect_container(container))
             if not has_ended(found["State"]["Status"]):
                 return
             status = exit_of(found["State"], time())
+            if self.away and found["State"]["Status"] != "created":
+                said = "; ".join(part for part in (status.detail, WITH_THE_DAEMON) if part)
+                status = replace(status, detail=said)
         except NotThereError:
             code = self._codes.get(container)
             status = ExitStatus(time(), detail=REMOVED)

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
@@ -47,6 +48,7 @@ class Behaviour:
     unready: Mapping[str, str] = field(default_factory=dict)  # model → Triton's reason
     answer_after_s: float = 0.0  # how long it thinks about every question
     probe_error: str = ""  # every question fails with this, though it listens
+    look: DeviceLook | None = None  # what a process beside it sees of its GPUs
 
 
 class Script:
@@ -222,6 +224,7 @@ class FakeDriver:
         engine: Engine | None = None,
     ) -> None:
         self._fleet, self._devices = fleet, devices
+        self.away = ""
         self.script = script or Script()
         self.engine = engine or Engine()
 
@@ -276,6 +279,10 @@ class FakeDriver:
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         return self.engine.read(self._fleet, replica, tail, follow)
+
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        await asyncio.sleep(0)
+        return self.process(instance.instance).behaviour.look
 
     def pulls(self) -> tuple[ImagePull, ...]:
         return ()

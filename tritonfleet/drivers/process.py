@@ -30,6 +30,7 @@ class ProcessDriver:
     """See `tritonfleet.drivers.base.Driver`. ``state_dir`` is the fleet's own folder."""
 
     name = "process"
+    away = ""  # the system's processes are always there to be asked
 
     def __init__(
         self,
@@ -201,6 +202,9 @@ class ProcessDriver:
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         return logs.read(self._log(replica), tail=tail, follow=follow)
+
+    async def look(self, _instance: Instance) -> None:
+        """Its processes have the devices that the host has."""
 
     def pulls(self) -> tuple[ImagePull, ...]:
         return ()

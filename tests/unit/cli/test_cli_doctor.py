@@ -1,6 +1,7 @@
 """Verdicts on given facts, what the command shows, and a real server as the probe of a device."""
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,9 @@ from tritonfleet.cli.doctor.facts import (
     ProbeFacts,
     ServerFacts,
 )
+from tritonfleet.cli.doctor.gather import unlinked
 from tritonfleet.cli.terminal import Settings
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.model import Device, DeviceKind, DeviceReading, ReplicaState
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, RouterInfo
 from tritonfleet.drivers.docker_facts import DockerFacts
@@ -57,6 +60,14 @@ def test_where_all_is_well_nothing_is_to_be_mended() -> None:
     ]  # fmt: skip
 
 
+def test_a_device_node_has_a_link_by_its_numbers_or_not(tmp_path: Path) -> None:
+    nodes = [Path("/dev/null"), tmp_path]
+    assert unlinked(nodes, tmp_path) == ("/dev/null",)
+    number = Path("/dev/null").stat().st_rdev
+    (tmp_path / f"{os.major(number)}:{os.minor(number)}").symlink_to("/dev/null")
+    assert unlinked(nodes, tmp_path) == ()
+
+
 def host(**changes: object) -> Callable[[Facts], Facts]:
     return lambda facts: replace(facts, host=replace(facts.host, **changes))  # type: ignore[arg-type]
 
@@ -87,6 +98,8 @@ def running(
 
 CRASHING = replica("main-1", ReplicaState.CRASH_LOOP, reason="exited with code 1")
 CONTROLLER = ControllerInfo(4000, 0.0, "0.1.0")
+THERE = DeviceLook(0, "GPU 0: NVIDIA A10 (UUID: GPU-1)")
+GONE = DeviceLook(255, "Failed to initialize NVML: Unknown Error")
 BAD = "error while loading shared libraries: libre2.so.9: cannot open"
 
 
@@ -121,6 +134,22 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
         (docker("no Docker daemon", "start it"), "docker", "failed", "no Docker daemon", "start it"),
         (docker("", "", "27", ("runc",)), "gpu runtime", "failed", "only runc", "nvidia-container-toolkit"),
         (docker("", "", "27", ("nvidia",), {"t:1": False}), "image", "warning", "t:1", "docker pull t:1"),
+        (docker("", "", "27", ("nvidia",), {}, "", {"demo-main-0.1": THERE}), "gpu access", "ok", "1 c", ""),
+        (docker("", "", "27", ("nvidia",), {}, "systemd", {}), "gpu access", "skipped", "no container", ""),
+        (
+            docker("", "", "27", ("nvidia",), {}, "systemd", {"demo-main-0.1": GONE}),
+            "gpu access", "failed", "demo-main-0.1 has lost its GPUs: Failed to initialize", "restart",
+        ),
+        (
+            docker("", "", "27", ("nvidia",), {}, "systemd", {"demo-main-0.1": None}),
+            "gpu access", "warning", "cannot be run there", "docker exec demo-main-0.1 nvidia-smi -L",
+        ),
+        (
+            lambda facts: docker("", "", "27", ("nvidia",), {}, "systemd")(
+                replace(facts, gpu=replace(facts.gpu, unlinked=("/dev/nvidia0",)))
+            ),
+            "gpu access", "warning", "/dev/char has no /dev/nvidia0", "create-dev-char-symlinks",
+        ),
         (docker("", "", "27", ("nvidia",)), "shared memory", "skipped", "triton.shm_size", ""),
         (gpu("", "Driver Not Loaded", True), "nvidia driver", "failed", "Not Loaded", "nvidia-smi"),
         (gpu(), "nvidia driver", "skipped", "no GPU", ""),

@@ -11,6 +11,7 @@ from typing import Any
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.model import Device, DeviceKind, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
@@ -33,6 +34,7 @@ class PaperServer:
     error: str = ""
     requests: int = 0
     grace_s: float | None = None  # of the last `stop`
+    look: DeviceLook | None = None
 
     def end(self, **how: Any) -> None:
         if self.exit is None:
@@ -50,6 +52,7 @@ class PaperDriver:
 
     def __init__(self, slots: int = 4) -> None:
         self.devices = tuple(Device(f"cpu{index}", DeviceKind.CPU) for index in range(slots))
+        self.away = ""
         self.servers: dict[str, PaperServer] = {}
         self.launched: list[str] = []
         self.removed: list[str] = []
@@ -111,6 +114,9 @@ class PaperDriver:
 
     async def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         yield f"log of {replica}"
+
+    async def look(self, instance: Instance) -> DeviceLook | None:
+        return self.servers[instance.instance].look
 
     def pulls(self) -> tuple[ImagePull, ...]:
         return ()

@@ -18,6 +18,7 @@ from controller_parts import (
     worker_that_runs,
 )
 
+from tritonfleet.controller import lives
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.core.model import ModelStatus
 from tritonfleet.drivers.base import DriverError
@@ -151,6 +152,25 @@ async def test_one_failed_probe_means_nothing_and_three_in_a_row_mean_the_end(
     await until(lambda: "main-0.2" in driver.launched)
     (said,) = reasons(fleet, "replica.unhealthy")
     assert said.startswith("3 health probes in a row failed, the last one: no answer within 1 s")
+
+
+async def test_nothing_is_concluded_from_silence_while_the_engine_is_silent_too(
+    fleet: Fleet, driver: PaperDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "BACK_S", 0.1)
+    await all_ready(fleet, "main-0", "main-1")
+    driver.away = "no Docker daemon"
+    driver["main-0.1"].error = driver["main-1.1"].error = "connection refused"
+    await until(lambda: kinds(fleet).count("replica.unknown") == 2)
+    await asyncio.sleep(0.3)  # fifteen probes
+    assert states(fleet) == {"main-0": "ready", "main-1": "ready"}
+    assert fleet.slots["main-0"].reason == (
+        "it does not answer, and whether it runs is not known: no Docker daemon"
+    )
+    driver.away = driver["main-0.1"].error = ""
+    await until(lambda: reasons(fleet, "replica.known") == ["it answers again"])
+    await until(lambda: "main-1.2" in driver.launched)  # which stayed silent
+    assert "main-0.2" not in driver.launched
 
 
 async def test_a_model_that_goes_leaves_the_table_but_not_the_replica(

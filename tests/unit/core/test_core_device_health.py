@@ -92,7 +92,7 @@ def test_never_more_than_half_and_never_the_one_that_serves(failures: list[int],
     ("status", "blamed"),
     [
         (ExitStatus(NOW, code=1), True),
-        (ExitStatus(NOW, code=0), True),
+        (ExitStatus(NOW, code=0), False),  # what Triton does on SIGTERM
         (ExitStatus(NOW, signal=11), True),
         (ExitStatus(NOW, signal=6), True),
         (ExitStatus(NOW, signal=9), False),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonfleet.core.model import Device, DeviceKind, Replica, ReplicaState
-from tritonfleet.core.reconcile import Action, PoolTarget, reconcile
+from tritonfleet.core.reconcile import Action, PoolTarget, Worn, reconcile
 
 NOW = 1000.0
 S = ReplicaState
@@ -177,6 +177,51 @@ def test_one_that_finds_no_device_does_not_hold_up_the_others() -> None:
     """More wanted than fit: the one that waits cannot become ready before an old one goes."""
     waiting = replica(2, S.PENDING, reason="no free device: all 2 are taken (1 per device)")
     assert decide(3, replica(0, config="old"), replica(1, config="old"), waiting, slots=2) == ["drain main-1"]
+
+
+# ---------------------------------------------------------------- worn out
+
+WORN = Worn("its GPU was taken from it")
+
+
+def decide_worn(size: int, *replicas: Replica, slots: int = 4, worn: dict[str, Worn]) -> list[Action]:
+    return reconcile([target(size)], replicas, devices(slots), worn=worn, now=NOW)
+
+
+def test_a_worn_one_goes_when_its_replacement_is_ready() -> None:
+    worn = {"main-0": WORN}
+    (create,) = decide_worn(1, replica(0), worn=worn)
+    assert (create.kind, create.replica) == ("create", "main-1")
+    assert create.reason == "replacement for main-0: its GPU was taken from it"
+    assert decide_worn(1, replica(0), replica(1, S.LOADING), worn=worn) == []
+    (drain,) = decide_worn(1, replica(0), replica(1), worn=worn)
+    assert (drain.kind, drain.replica, drain.reason) == ("drain", "main-0", WORN.reason)
+    assert decide_worn(1, replica(0, S.DRAINING), replica(1), worn=worn) == []
+
+
+def test_without_a_free_device_worn_ones_make_room_one_at_a_time() -> None:
+    worn = {"main-0": WORN, "main-1": WORN}
+    assert brief(decide_worn(2, replica(0), replica(1), slots=2, worn=worn)) == ["drain main-1"]
+    leaving = (replica(0), replica(1, S.DRAINING), replica(2, S.PENDING, reason="no free device"))
+    assert "drain main-0" not in brief(decide_worn(2, *leaving, slots=2, worn=worn))
+    assert decide_worn(2, replica(0), replica(2, S.LOADING, devices=("cpu1",)), slots=2, worn=worn) == []
+    ready = (replica(0), replica(2, devices=("cpu1",)))
+    assert brief(decide_worn(2, *ready, slots=2, worn=worn)) == ["drain main-0"]
+
+
+def test_the_last_ready_one_is_kept_where_nothing_can_take_its_place_unless_it_does_harm() -> None:
+    (kept,) = decide_worn(1, replica(0), slots=1, worn={"main-0": WORN})
+    assert (kept.kind, kept.replica) == ("keep", "main-0")
+    assert kept.reason.endswith("it is the last one ready, and no device is free for a replacement beside it")
+    told = replica(0, reason=kept.reason)
+    assert decide_worn(1, told, slots=1, worn={"main-0": WORN}) == []  # said once
+    harmful = {"main-0": replace(WORN, urgent=True)}
+    assert brief(decide_worn(1, told, slots=1, worn=harmful)) == ["drain main-0"]
+
+
+def test_a_replacement_that_fails_costs_no_worn_one() -> None:
+    failing = replica(1, S.CRASH_LOOP, retry_at=NOW + 60)
+    assert decide_worn(1, replica(0), failing, worn={"main-0": WORN}) == []
 
 
 # ---------------------------------------------------------------- a fleet that obeys

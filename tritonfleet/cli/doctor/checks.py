@@ -13,6 +13,7 @@ from tritonfleet.cli.doctor.facts import (
     PoolFacts,
     ServerFacts,
 )
+from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
 from tritonfleet.core.reconcile import BROKEN
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, PoolSnapshot
@@ -24,6 +25,7 @@ SHM_EACH = 64 << 20  # bytes a Python model instance may take of /dev/shm before
 FEW_FILES = 4096
 LITTLE_DISK = 512 << 20
 SHM = "/dev/shm"  # noqa: S108 # where POSIX shared memory is on Linux
+NO_CONTAINER = "no container of this fleet runs on a GPU"
 TOOLKIT = (
     "install nvidia-container-toolkit, `sudo nvidia-ctk runtime configure --runtime=docker`, "
     "`sudo systemctl restart docker`"
@@ -200,6 +202,26 @@ def _docker(docker: DockerFacts | None, file: FileFacts, gpu: GpuFacts, *, neede
         yield ok("gpu runtime", "the daemon has NVIDIA's")
     else:
         yield failed("gpu runtime", f"the daemon has only {', '.join(docker.runtimes)}", TOOLKIT)
+    if needed:
+        yield from _gpu_access(docker, gpu)
+
+
+def _gpu_access(docker: DockerFacts, gpu: GpuFacts) -> Iterator[Check]:
+    """Whether containers have their GPUs still, and whether they can lose them here."""
+    found = {container: look and seen(look) for container, look in docker.looks.items()}
+    for container, look in docker.looks.items():
+        said = " ".join(look.said.split()) if look else "nvidia-smi cannot be run there"
+        if found[container] == "gone":
+            fix = "tritonfleet restart its replica, if the controller has not within some minutes"
+            yield failed("gpu access", f"{container} has lost its GPUs: {said}", fix)
+        elif found[container] != "there":
+            yield warning("gpu access", f"{container}: {said}", f"docker exec {container} nvidia-smi -L")
+    if docker.cgroup_driver == "systemd" and gpu.unlinked:
+        told = f"`systemctl daemon-reload` takes GPUs from containers: /dev/char has no {gpu.unlinked[0]}"
+        yield warning("gpu access", told, "sudo nvidia-ctk system create-dev-char-symlinks --create-all")
+    elif all(one == "there" for one in found.values()):
+        there = ok("gpu access", f"{len(found)} container{'s' * (len(found) != 1)} of this fleet with theirs")
+        yield there if found else skipped("gpu access", NO_CONTAINER)
 
 
 def _gpus(gpu: GpuFacts) -> Iterator[Check]:

@@ -40,13 +40,15 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """``driver`` "": NVML does not answer. ``nodes``: whether /dev/nvidia… is there all the same."""
+    """``driver`` "": NVML does not answer. ``nodes``: whether /dev/nvidia… is there all the same;
+    ``unlinked``: those of which /dev/char has no link."""
 
     driver: str = ""
     trouble: str = ""
     nodes: bool = False
     devices: tuple[Device, ...] = ()
     readings: dict[str, DeviceReading] = field(default_factory=dict)
+    unlinked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

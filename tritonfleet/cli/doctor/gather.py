@@ -8,7 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +108,19 @@ def _backends(binary: str, named: str | None) -> frozenset[str] | None:
 def gpus() -> GpuFacts:
     nodes = Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists()
     found = gpu_facts.ask()
-    return GpuFacts(found.driver, found.trouble, nodes, found.devices, found.readings)
+    missing = unlinked(Path("/dev").glob("nvidia*"))
+    return GpuFacts(found.driver, found.trouble, nodes, found.devices, found.readings, missing)
+
+
+def unlinked(nodes: Iterable[Path], links: Path = Path("/dev/char")) -> tuple[str, ...]:
+    """The device nodes that have no link by their numbers, by which systemd finds them."""
+    missing = []
+    for node in sorted(nodes):
+        if node.is_char_device():
+            number = node.stat().st_rdev
+            if not (links / f"{os.major(number)}:{os.minor(number)}").exists():
+                missing.append(str(node))
+    return tuple(missing)
 
 
 def file(settings: Settings, environ: Mapping[str, str], backends: frozenset[str] | None) -> FileFacts:
@@ -181,7 +193,7 @@ def docker(spec_host: str, found: FileFacts, environ: Mapping[str, str]) -> dock
     wanted = images(found)
     if found.driver != "docker" and not wanted:
         return None
-    return docker_facts.ask(wanted, spec_host, environ)
+    return docker_facts.ask(wanted, spec_host, environ, found.fleet if found.driver == "docker" else "")
 
 
 def running(settings: Settings, spec: "FleetSpec | None") -> FleetFacts:
