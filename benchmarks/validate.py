@@ -65,7 +65,7 @@ def simulated(found: Record) -> Simulated:
     )  # fmt: skip
     spec = AutoscaleSpec.model_validate(setup.autoscale)
 
-    def note(request: Request, latency_s: float) -> None:
+    def note(request: Request, latency_s: float, _replica: int) -> None:
         latencies[request.at] = latency_s
 
     result = simulate(scenario, requests, Fleet(policy_of(spec, scenario)), note)

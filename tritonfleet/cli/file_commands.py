@@ -101,7 +101,13 @@ def simulate(
     policy: Annotated[
         Literal["round_robin", "least_requests", "least_work"], typer.Option(help="Of the router.")
     ] = "least_work",
+    max_inflight: Annotated[
+        int | None, typer.Option(min=1, help="A replica is given so many.  [default: 2 batches an instance]")
+    ] = None,
     mtbf: Annotated[str, typer.Option(metavar="DURATION", help="A replica dies this often on average.")] = "",
+    kill: Annotated[
+        list[str] | None, typer.Option(metavar="DURATION", help="A replica dies then; repeat it for more.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, the same result.")] = 1,
     aggregated: Annotated[
         bool, typer.Option("--aggregated", help="By rates, not one by one: for millions of requests.")
@@ -121,8 +127,9 @@ def simulate(
     scenario = {
         "slo_s": seconds(slo, "--slo"), "minimum": minimum, "maximum": maximum, "initial": initial,
         "cold_start_s": seconds(cold_start, "--cold-start"), "instances": instances, "batch": batch,
-        "batch_share": batch_share, "policy": policy, "seed": seed,
+        "batch_share": batch_share, "policy": policy, "max_inflight": max_inflight, "seed": seed,
         "mtbf_s": seconds(mtbf, "--mtbf") if mtbf else None,
+        "kills_s": tuple(seconds(when, "--kill") for when in kill or ()),
     }  # fmt: skip
     command.run(
         settings_of(context), scenario, scaler or ["tritonfleet"], asked, aggregated=aggregated, plot=plot

@@ -63,7 +63,7 @@ def run(
     else:
         rows = [_row(text, result) for text, result in zip(scalers, results, strict=True)]
         show(table(_COLUMNS, rows, width(), reason=""))
-        if pool.mtbf_s is not None:
+        if pool.mtbf_s is not None or pool.kills_s:
             for text, result in zip(scalers, results, strict=True):
                 show(Text(f"{text}: {result.failures} replicas died, {result.resent} requests sent again"))
         for text, result in zip(scalers, results, strict=True):

@@ -101,6 +101,7 @@ class PoolSamples:
             broken=count(ReplicaState.FAILED, ReplicaState.CRASH_LOOP),
             leaving=sum(slot.state in (ReplicaState.DRAINING, ReplicaState.STOPPING) for slot in slots),
             room=room,
+            youngest_s=min((now - slot.ready_at for slot in warm if slot.ready_at is not None), default=None),
             cold_start_s=max(cold, default=None),
             stable=self._window(ready, warm, now, spans_s[0]),
             fast=self._window(ready, warm, now, spans_s[1]),

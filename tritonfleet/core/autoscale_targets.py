@@ -78,7 +78,10 @@ def _lacking(target: str, **needed: Signal) -> Answer | None:
 def total_work(signals: Signals, window: Window) -> float | None:
     """What there is to do, in replicas' worth of busy time: what arrives, and what keeps the replicas busy
     beyond what was answered (work that does not come through our routers). Where one of these is unknown, the
-    larger of what arrives and what the replicas are measured to do; None when neither is known."""
+    larger of what arrives and what the replicas are measured to do; None when neither is known.
+
+    A replica that has not served for all of the window is busy now and has answered little in it: until it
+    has, the difference says nothing, and what arrives is all that counts."""
     arrives = window.work.value if window.work.fresh else None
     busy = window.utilization.value if window.utilization.fresh else None
     if busy is None:
@@ -86,6 +89,8 @@ def total_work(signals: Signals, window: Window) -> float | None:
     measured = busy * signals.ready
     if arrives is None:
         return measured
+    if signals.youngest_s is not None and signals.youngest_s < window.span_s:
+        return arrives
     if window.done.value is None or not window.done.fresh:
         return max(arrives, measured)
     other = measured - window.done.value

@@ -74,6 +74,7 @@ class Signals:
     broken: int = 0  # failed; started again after their backoff
     leaving: int = 0  # draining or stopping
     room: int | None = None  # the most that fit on the devices beside the other pools
+    youngest_s: float | None = None  # since the last of the ``ready`` ones began to serve; None: unknown
     cold_start_s: float | None = None  # the longest lately measured from launch to ready
     wanted_by: str = ""  # a model that a request waits for while no replica serves
     stable: Window = Window()

@@ -16,14 +16,14 @@ from tritonfleet.simulate.scalers import Scaler
 from tritonfleet.simulate.scenario import Scenario
 from tritonfleet.simulate.workload import Request
 
-Answered = Callable[[Request, float], None]
+Answered = Callable[[Request, float, int], None]  # which, after how many seconds, by which replica
 
 
 def simulate(
     scenario: Scenario,
     requests: Sequence[Request],
     scaler: Scaler,
-    answered: Answered = lambda _request, _latency_s: None,
+    answered: Answered = lambda _request, _latency_s, _replica: None,
 ) -> Result:
     """Until every request has its end. ``requests`` in order of arrival. ``answered`` hears of every answer.
 
@@ -102,7 +102,7 @@ class _Run(SimulatedFleet):
             self._recent.record(latency)
             self._missed += latency > self.scenario.slo_s
             self._left -= 1
-            self._answered(job.request, latency)
+            self._answered(job.request, latency, replica.number)
             self._learn(replica, job)
         self._execute(replica)
         if replica.leaving and not replica.in_flight:

@@ -65,6 +65,8 @@ class SimulatedFleet:
         self._at(BIN_S, self._sampled)
         self._at(self.scaler.interval_s, self._scale)
         self._at(self.scenario.every_s, self._point)
+        for when in self.scenario.kills_s:
+            self._at(when, self._kill)
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         self._turn += 1
@@ -122,6 +124,11 @@ class SimulatedFleet:
         self._renew()
         self._lost(lost)
 
+    def _kill(self) -> None:
+        if self._serving:
+            first = self._serving[0]
+            self._fail(first, first.ready_at or 0.0)
+
     def _gone(self, replica: Replica) -> None:
         replica.gone = True
         self._replicas.remove(replica)
@@ -135,12 +142,14 @@ class SimulatedFleet:
 
     def _pool(self) -> Pool:
         kept = [replica for replica in self._replicas if not replica.leaving]
-        warming = sum(self.now - (replica.ready_at or 0.0) < WARM_S for replica in self._serving)
+        ages = [self.now - (replica.ready_at or 0.0) for replica in self._serving]
+        warming = sum(age < WARM_S for age in ages)
         return Pool(
             self._size, self.scenario.minimum, self.scenario.maximum, len(self._serving),
             warming if self.now > WARM_S else 0, sum(replica.ready_at is None for replica in kept),
             len(self._replicas) - len(kept), self.scenario.instances, self.scenario.slots,
             max((replica.cold_start_s or 0.0 for replica in self._serving), default=None),
+            min((age for age in ages if age >= WARM_S), default=None),
         )  # fmt: skip
 
     def _scale(self) -> None:

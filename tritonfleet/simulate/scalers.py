@@ -27,6 +27,7 @@ class Pool:
     instances: int
     slots: int
     cold_start_s: float | None
+    youngest_s: float | None = None  # since the last of those that are measured began to serve
 
 
 class Scaler(Protocol):
@@ -50,7 +51,8 @@ class Static:
 
 
 class Fleet:
-    """`core.autoscale.decide` every 2 s. ``tell`` hears every change, with its reason."""
+    """`core.autoscale.decide` every 2 s. ``tell`` hears every change, with its reason. ``memory`` is that of
+    the last decision."""
 
     name, interval_s = "tritonfleet", 2.0
 
@@ -61,19 +63,19 @@ class Fleet:
         spans_s: tuple[float, float] = (15.0, 6.0),
     ) -> None:
         self._policy, self._tell, self._spans = policy, tell, spans_s
-        self._memory = Memory()
+        self.memory = Memory()
         self._tail = policy.targets.p99_s is not None or policy.targets.queue_p99_s is not None
 
     def desired(self, now: float, pool: Pool, meter: Meter) -> int:
         signals = Signals(
             ready=pool.ready - pool.warming, warming=pool.warming, loading=pool.loading, leaving=pool.leaving,
-            cold_start_s=pool.cold_start_s,
+            youngest_s=pool.youngest_s, cold_start_s=pool.cold_start_s,
             stable=window(self._spans[0], pool, meter, tail=self._tail),
             fast=window(self._spans[1], pool, meter, tail=self._tail),
         )  # fmt: skip
-        memory = replace(self._memory, size=pool.size)
+        memory = replace(self.memory, size=pool.size)
         decision = decide(self._policy, signals, memory, EPOCH_S + now)
-        self._memory = decision.memory
+        self.memory = decision.memory
         if decision.count != decision.before:
             self._tell(now, decision.reason)
         return decision.count

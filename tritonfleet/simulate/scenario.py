@@ -26,10 +26,12 @@ class Scenario:
     batch_base_s: float = 0.0
     overhead_s: float = 0.0  # on the way there and back, while no replica is busy with it
     policy: str = "least_work"
+    max_inflight: int | None = None  # a replica is given so many at most; None: what it usefully holds
     queue_capacity: int = 1024  # of the router
     max_wait_s: float = 30.0
     tries: int = 3  # that many replicas, when they are lost
     mtbf_s: float | None = None  # mean time between the failures of one replica
+    kills_s: tuple[float, ...] = ()  # at each of these moments the first replica that serves dies
     seed: int = 1
     every_s: float = 10.0  # between two points of the time line
 
@@ -41,6 +43,8 @@ class Scenario:
             raise ValueError(
                 f"replicas: min {self.minimum} ≤ initial {self.initial} ≤ max {self.maximum} does not hold"
             )
+        if self.max_inflight is not None and self.max_inflight < 1:
+            raise ValueError(f"max_inflight must be at least 1, not {self.max_inflight}")
         if self.mtbf_s is not None and self.mtbf_s <= 0:
             raise ValueError(f"mtbf_s must be more than 0, not {self.mtbf_s:g}")
 
@@ -52,5 +56,5 @@ class Scenario:
 
     @property
     def slots(self) -> int:
-        """Requests that a replica usefully holds: a batch in work, and the next."""
-        return useful_slots(self.instances * self.batch)
+        """Requests that a replica usefully holds: a batch in work, and the next; or what it may be given."""
+        return self.max_inflight or useful_slots(self.instances * self.batch)

@@ -54,6 +54,8 @@ def test_a_picture_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_replicas_that_died_are_told() -> None:
     result = CliRunner().invoke(app, [*SHORT, "--mtbf", "1m", "--cold-start", "5s"])
     assert "replicas died, " in result.stdout
+    result = CliRunner().invoke(app, [*SHORT, "--kill", "1m", "--kill", "2m", "--max-inflight", "1"])
+    assert "static=2: 2 replicas died, " in result.stdout
 
 
 def test_a_mistake_is_named() -> None:

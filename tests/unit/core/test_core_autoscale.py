@@ -110,6 +110,15 @@ def test_work_that_does_not_come_through_our_routers_counts() -> None:
     assert decide(POLICY, Signals(4, stable=seen, fast=seen), LONG_AGO, NOW).count == 7
 
 
+def test_a_replica_that_just_came_is_no_work_from_elsewhere() -> None:
+    """Both are busy with what waited while one was away, which is more than was answered meanwhile."""
+    seen = replace(window(1.1, 2), utilization=Signal(0.97, 1.0), done=Signal(1.2, 1.0))
+    back = Signals(2, youngest_s=6.0, stable=seen, fast=seen)
+    memory = replace(LONG_AGO, size=2)
+    assert decide(POLICY, back, memory, NOW).count == 2
+    assert decide(POLICY, replace(back, youngest_s=15.0), memory, NOW).count == 3
+
+
 @pytest.mark.parametrize(("work", "count"), [(2.8, 4), (2.9, 5)])
 def test_noise_of_a_tenth_moves_nothing(work: float, count: int) -> None:
     """4 at 65 % do 2.6, and 2.86 at a tenth more."""

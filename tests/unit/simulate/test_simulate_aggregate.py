@@ -21,10 +21,11 @@ BATCHED = {"batch": 8, "batch_share": 0.3}
 def both(
     scenario: Scenario, shape: str, rate: float, seconds: float, mean_s: float, count: int | None
 ) -> tuple[Result, Result]:
-    """The same load one by one and by its rates; ``count`` None: autoscaled."""
+    """The same load one by one and by its rates; ``count`` None: autoscaled, without the forecast: whether it
+    has been the better of the two by the time of a step is chance, and not the same in both."""
 
     def scaler() -> Static | Fleet:
-        return Static(count) if count else Fleet(Policy(1, 64))
+        return Static(count) if count else Fleet(Policy(1, 64, forecast=False))
 
     one_by_one = simulate(scenario, generated(shape, rate, seconds, mean_s, 0.5, 1), scaler())
     return one_by_one, aggregate(scenario, generated_flow(shape, rate, seconds, mean_s, 0.5), scaler())

@@ -77,6 +77,31 @@ def test_every_request_ends_once_though_replicas_die() -> None:
     assert 0.9 * result.requests < answered <= result.requests
 
 
+def test_one_that_is_killed_is_loaded_again_and_is_no_reason_to_grow() -> None:
+    """1.1 replicas' worth of work on two, and one for the length of a cold start."""
+    scenario = Scenario(slo_s=1.0, maximum=8, initial=2, kills_s=(600.0,), every_s=1.0)
+    found = simulate(scenario, generated("poisson", 55.0, 800, 0.02, 0.5, seed=1), Fleet(Policy(1, 8)))
+    assert (found.failures, found.refused, found.peak_replicas) == (1, 0, 2)
+    assert sum(point.ready == 1 for point in found.timeline) == pytest.approx(45, abs=6)
+    assert max(point.p99_s or 0.0 for point in found.timeline if point.at_s > 600) > 1.0
+
+
+def test_a_spare_one_takes_the_place_of_one_that_dies() -> None:
+    scenario = Scenario(slo_s=1.0, maximum=8, initial=3, kills_s=(600.0,))
+    requests = generated("poisson", 55.0, 800, 0.02, 0.5, seed=1)
+    assert simulate(scenario, requests, Fleet(Policy(1, 8, spare=1))).missed == 0
+
+
+def test_max_inflight_is_what_a_replica_is_given() -> None:
+    """Of three at once one is served and two wait: both in the router, or one of them at the replica."""
+    requests = [Request(0.1, 10, 5.0)] * 3
+
+    def waiting(most: int | None) -> int:
+        return simulate(replace(ONE, max_inflight=most, every_s=1.0), requests, Static(1)).timeline[0].waiting
+
+    assert [waiting(most) for most in (1, None, 3)] == [2, 1, 0]
+
+
 def test_a_lost_execution_does_not_end_the_one_that_repeats_it() -> None:
     replica, job = Replica(0, 0.0), Job(Request(0.0, 1, 9.0))
     replica.take(job, 0.0)
@@ -115,7 +140,12 @@ def test_cold_start_is_paid_for_and_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"initial": 9, "maximum": 4}, "initial 9"), ({"slo_s": 0.0}, "slo_s")]
+    ("change", "says"),
+    [
+        ({"initial": 9, "maximum": 4}, "initial 9"),
+        ({"slo_s": 0.0}, "slo_s"),
+        ({"max_inflight": 0}, "at least 1"),
+    ],
 )
 def test_what_cannot_be_simulated_is_refused(change: dict[str, float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
