@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 from benches import Bench
 
+from tritonfleet.core.launched import HIDDEN
 from tritonfleet.core.model import ExitStatus
 from tritonfleet.drivers.base import DriverError, Instance
 
@@ -127,6 +128,24 @@ async def test_what_ended_while_nobody_watched_is_listed_as_ended(bench: Bench) 
     (found,) = await second.list()
     assert not found.running
     assert found.handle == started.handle
+
+
+async def test_a_new_driver_tells_how_what_runs_was_launched(bench: Bench) -> None:
+    first = bench.driver()
+    spec = replace(bench.spec(), env={"WORKSPACE": "small", "HF_TOKEN": "hf_0123"}, args=("--log-verbose=1",))
+    started = await first.start(spec)
+    await first.close()
+    second = bench.driver()
+    found = await second.launch_of(started)
+    assert found.running
+    assert any("tritonserver" in word for word in found.command[:2])
+    assert "--load-model=echo" in found.command
+    assert found.command[-1] == "--log-verbose=1"
+    assert (found.env["WORKSPACE"], found.env["HF_TOKEN"]) == ("small", HIDDEN)
+    assert "HOME" not in found.env  # inherited
+    await second.stop(started, 0)
+    with pytest.raises(DriverError, match="does not run"):
+        await bench.driver().launch_of(started)
 
 
 async def test_another_fleet_sees_nothing_of_it(bench: Bench) -> None:

@@ -32,6 +32,7 @@ from tritonfleet.core.wire import (
 
 if TYPE_CHECKING:
     from tritonfleet.core.board import Board
+    from tritonfleet.core.launched import Launched
     from tritonfleet.core.rollout import RolloutStatus, UndoRequest
 
 EVENT_SILENCE_S = 3600.0  # a followed event stream may be silent for long
@@ -99,6 +100,18 @@ class ControlClient:
         from tritonfleet.core.rollout import RolloutStatus
 
         return self._ask("GET", "/rollout", RolloutStatus)
+
+    def launched(self, kind: str, name: str) -> "Launched | None":
+        """Of a replica, or of a pool's next one (``kind``: "replicas", "pools"); None when the controller is
+        older than the question."""
+        from tritonfleet.core.launched import Launched
+
+        try:
+            return self._ask("GET", f"/{kind}/{quote(name, safe='')}/launch", Launched)
+        except UnreachableError:
+            raise
+        except CliError:
+            return None
 
     def undo(self, request: "UndoRequest") -> Accepted:
         return self._ask("POST", "/rollout/undo", Accepted, request)

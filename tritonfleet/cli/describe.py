@@ -6,6 +6,7 @@ from datetime import tzinfo
 
 from rich.text import Text
 
+from tritonfleet.cli.describe_launch import launch_text, launch_title
 from tritonfleet.cli.layout import Cell, fields
 from tritonfleet.cli.render import (
     BROKEN,
@@ -18,6 +19,7 @@ from tritonfleet.cli.render import (
     replicas,
     state_cell,
 )
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.wire import DeviceInfo, DeviceReading, Event, FleetSnapshot, PoolSnapshot, Replica
 
 
@@ -29,6 +31,7 @@ def describe_replica(
     log_path: str,
     width: int | None = None,
     zone: tzinfo | None = None,
+    launched: Launched | None = None,
 ) -> Text:
     now = snapshot.at
     cold_start = snapshot.cold_starts_s.get(replica.id)
@@ -51,9 +54,13 @@ def describe_replica(
     ]
     for model in replica.models:
         versions = f" (version {', '.join(model.versions)})" if model.versions else ""
-        ready = f"ready{versions}" if model.ready else f"not ready: {model.reason or 'no reason given'}"
+        ready = (
+            f"ready{versions}"
+            if model.ready
+            else (f"not ready: {model.reason}" if model.reason else "not loaded")
+        )
         pairs.append((f"Model {model.name}", ready))
-    parts = [fields(pairs, width)]
+    parts = [fields(pairs, width), *_launch(launched, width)]
     mine = tuple(reading for reading in snapshot.readings if reading.replica == replica.id)
     if mine:
         parts.append(_titled("Statistics (Triton's own)", readings(mine)))
@@ -69,6 +76,7 @@ def describe_pool(
     events: Sequence[Event],
     width: int | None = None,
     zone: tzinfo | None = None,
+    launched: Launched | None = None,
 ) -> Text:
     pinned = ", pinned by `scale`" if pool.pinned else ", set by load" if pool.autoscaled else ""
     if pool.pinned and pool.pinned_until is not None:
@@ -85,6 +93,8 @@ def describe_pool(
         ("Config hash", pool.config_hash),
     ]
     parts = [fields(pairs, width)]
+    if launched is not None:
+        parts.append(_titled("What its replicas are launched with", launch_text(launched, width)))
     if any(replica.pool == pool.name for replica in snapshot.replicas):
         parts.append(replicas(_only(snapshot, pool=pool.name), width))
     parts.append(_events(events, zone))
@@ -141,6 +151,10 @@ def _device_reading(reading: DeviceReading | None, now: float) -> list[tuple[str
         errors = f"{reading.ecc_errors} uncorrected"
         pairs.append(("ECC errors", Cell(errors, BROKEN if reading.ecc_errors else "")))
     return [*pairs, ("Read", f"{age(now - reading.at)} ago")]
+
+
+def _launch(launched: Launched | None, width: int | None) -> list[Text]:
+    return [] if launched is None else [_titled(launch_title(launched), launch_text(launched, width))]
 
 
 def _in_flight(replica: Replica) -> str:

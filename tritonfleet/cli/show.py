@@ -12,7 +12,8 @@ from tritonfleet.cli.client import ControlClient, UnreachableError
 from tritonfleet.cli.describe import describe_device, describe_pool, describe_replica
 from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.terminal import Output, Settings, say, show, show_data, show_data_line, show_line, width
-from tritonfleet.core.wire import Event
+from tritonfleet.core.launched import Launched
+from tritonfleet.core.wire import Event, PoolSnapshot, Replica
 
 SHOWN_EVENTS = 50  # to a person who does not say how many; a program gets all
 DESCRIBED_EVENTS = 10
@@ -147,10 +148,12 @@ def describe(settings: Settings, name: str) -> None:
         pool = next((pool for pool in snapshot.pools if pool.name == name), None)
         if pool is not None:
             members = {replica.id for replica in snapshot.replicas if replica.pool == name}
+            launched = client.launched("pools", name)
             if as_data:
-                show_data(pool, settings.output)
+                show_data(_with_launch(pool, launched), settings.output)
             else:
-                show(describe_pool(snapshot, pool, _last_events(client, {name, *members}), width()))
+                said = _last_events(client, {name, *members})
+                show(describe_pool(snapshot, pool, said, width(), launched=launched))
             return
         known = {replica.id for replica in snapshot.replicas} | {
             replica.instance for replica in snapshot.replicas
@@ -160,14 +163,20 @@ def describe(settings: Settings, name: str) -> None:
             devices = (f"device/{device.id}" for device in snapshot.devices)
             raise names.unknown("replica, pool or device", name, (*everything, *devices), snapshot.fleet)
         replica = names.replica_named(snapshot, name)
+        launched = client.launched("replicas", replica.id)
         if as_data:
-            show_data(replica, settings.output)
+            show_data(_with_launch(replica, launched), settings.output)
             return
         path = target.paths.logs / f"{replica.id}.log"
         lines = logfiles.last_lines(path, DESCRIBED_LOG_LINES)
-        show(
-            describe_replica(snapshot, replica, _last_events(client, {replica.id}), lines, str(path), width())
-        )
+        said = _last_events(client, {replica.id})
+        show(describe_replica(snapshot, replica, said, lines, str(path), width(), launched=launched))
+
+
+def _with_launch(of: PoolSnapshot | Replica, launched: Launched | None) -> dict[str, object]:
+    """Its own fields, and ``launch``."""
+    found: dict[str, object] = msgspec.to_builtins(of)
+    return {**found, "launch": msgspec.to_builtins(launched)}
 
 
 def _last_events(client: ControlClient, subjects: set[str]) -> list[Event]:

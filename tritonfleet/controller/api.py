@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tritonfleet.controller import commands
+from tritonfleet.controller import commands, launches
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.fleet_rpc import FleetRpc
@@ -57,6 +57,8 @@ def application(fleet: Fleet, shutdown: Shutdown, history: TrafficHistory | None
         Route("/v1/replicas/{id}/restart", api.restart, methods=["POST"]),
         Route("/v1/devices/{id}/drain", api.drain_device, methods=["POST"]),
         Route("/v1/devices/{id}/undrain", api.undrain_device, methods=["POST"]),
+        Route("/v1/replicas/{id}/launch", api.launch),
+        Route("/v1/pools/{name}/launch", api.pool_launch),
         Route("/v1/rollout", api.rollout),
         Route("/v1/rollout/undo", api.undo, methods=["POST"]),
         Route("/v1/router/restart", api.restart_router, methods=["POST"]),
@@ -96,6 +98,12 @@ class _Api:
 
     async def rollout(self, _request: Request) -> Response:
         return _answer(self._fleet.rollouts.status(self._fleet))
+
+    async def launch(self, request: Request) -> Response:
+        return _answer(await launches.launched(self._fleet, request.path_params["id"]))
+
+    async def pool_launch(self, request: Request) -> Response:
+        return _answer(launches.next_launch(self._fleet, request.path_params["name"]))
 
     async def undo(self, request: Request) -> Response:
         return self._changed(commands.undo, await _body(request, UndoRequest))

@@ -15,6 +15,7 @@ POST      /v1/scale                       ScaleRequest             Accepted
 GET       /v1/autoscale                   –                        list of AutoscaleStatus
 POST      /v1/apply                       ApplyRequest             Accepted
 GET       /v1/rollout                     –                        RolloutStatus (`core.rollout`)
+GET       /v1/{replicas,pools}/{id}/launch  –                      Launched (`core.launched`)
 POST      /v1/rollout/undo                UndoRequest              Accepted
 POST      /v1/replicas/{id}/drain         DrainRequest             Accepted
 POST      /v1/replicas/{id}/undrain       –                        Accepted

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import Device, ExitStatus
 
 
@@ -122,6 +123,10 @@ class Driver(Protocol):
     async def remove(self, instance: Instance) -> None:
         """Forget an ended instance: its record and what it left in the system (shared memory) go, its log
         stays. Idempotent; raises DriverError while it still runs."""
+
+    async def launch_of(self, instance: Instance) -> Launched:
+        """How it was launched, as the system shows it of what runs, whoever launched it. Raises DriverError
+        when it does not run."""
 
     def logs(self, replica: str, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
         """Lines of a replica's log over all its generations, oldest first, without line ends. With

@@ -17,6 +17,7 @@ from typing import Any
 
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import Device, DeviceKind, ExitStatus
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers import logs, ports
@@ -216,6 +217,18 @@ class DockerDriver:
         if instance.exit is not None:
             return instance.exit
         return await asyncio.shield(self._exit_of(instance))
+
+    async def launch_of(self, instance: Instance) -> Launched:
+        identity, what = container.identity_of(instance), f"cannot look at {instance.instance}"
+        try:
+            found = await self._engine.call(what, lambda client: client.inspect_container(identity))
+        except NotThereError as error:
+            raise DriverError(f"{instance.instance} does not run") from error
+        if container.has_ended(found["State"]["Status"]):
+            raise DriverError(f"{instance.instance} does not run")
+        image = found["Config"]["Image"]
+        own = await self._engine.call(what, lambda client: client.inspect_image(found["Image"]))
+        return container.launched_of(found, image, (own.get("Config") or {}).get("Env") or [])
 
     # ------------------------------------------------------------ stop, remove
 

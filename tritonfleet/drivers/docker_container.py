@@ -4,12 +4,13 @@ The labels are the truth: they hold everything an `Instance` is made of, so a co
 but its fleet's name finds all of it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import Any
 
+from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import DeviceKind, ExitStatus
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.triton.embedded import TritonInstallation
@@ -169,6 +170,21 @@ def instance_of(identity: str, told: Mapping[str, str]) -> Instance:
             remedy=f"`docker rm -f {identity[:12]}`, if it is none of yours",
             transient=False,
         ) from error
+
+
+def launched_of(found: Mapping[str, Any], image: str, image_env: Sequence[str]) -> Launched:
+    """From a container's inspection. What the image itself sets (``image_env``) is left out."""
+    host = found["HostConfig"]
+    env = dict(text.split("=", 1) for text in found["Config"]["Env"] if text not in image_env and "=" in text)
+    gpus = [name for one in host.get("DeviceRequests") or () for name in one.get("DeviceIDs") or ()]
+    rows = [("GPUs", ", ".join(gpus))] if gpus else []
+    for mount in host.get("Mounts") or ():
+        rights = ", read only" if mount.get("ReadOnly") else ""
+        rows.append(("Mount", f"{mount['Source']} as {mount['Target']}{rights}"))
+    rows.append(("Shared memory", f"{host['ShmSize'] / 2**20:.0f} MiB"))
+    if user := found["Config"].get("User"):
+        rows.append(("User", user))
+    return masked(found["Config"]["Cmd"] or (), env, image, rows)
 
 
 def handle_of(identity: str) -> str:

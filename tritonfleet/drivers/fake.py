@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
+from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import Device, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -258,6 +259,17 @@ class FakeDriver:
         if process is None:
             return instance.exit or ExitStatus(self.engine.clock(), detail="it was removed")
         return await asyncio.shield(process.ended)
+
+    async def launch_of(self, instance: Instance) -> Launched:
+        process = self.engine.processes.get((self._fleet, instance.instance))
+        if process is None or not process.running:
+            raise DriverError(f"{instance.instance} does not run")
+        [spec] = [one for one in self.engine.launches if one.instance == instance.instance][-1:]
+        loaded = [f"--load-model={model}" for model in spec.models]
+        return masked(
+            ["tritonserver", f"--model-repository={spec.model_repository}", *loaded, *spec.args],
+            spec.env, spec.container.image,
+        )  # fmt: skip
 
     async def stop(self, instance: Instance, grace_s: float) -> ExitStatus:
         process = self.engine.processes.get((self._fleet, instance.instance))

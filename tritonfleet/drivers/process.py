@@ -16,6 +16,7 @@ from pathlib import Path
 from time import time
 
 from tritonfleet.core.image_pull import ImagePull
+from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import Device, ExitStatus
 from tritonfleet.drivers import leftovers, logs, ports, spawn
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -95,6 +96,8 @@ class ProcessDriver:
         env = environment(
             installation, self._environ, devices=spec.devices, markers=self._markers(record), extra=spec.env
         )
+        changed = {name for name, value in env.items() if self._environ.get(name) != value}
+        record = replace(record, env_set=tuple(sorted(changed | set(spec.env))))
         log = self._log(spec.replica)
         try:
             self._records.write(record)
@@ -177,6 +180,14 @@ class ProcessDriver:
         if record is None:
             return instance.exit or ExitStatus(time(), detail="it was removed")
         return await asyncio.shield(self._exit_of(record))
+
+    async def launch_of(self, instance: Instance) -> Launched:
+        record = self._known(instance)
+        if record is None or record.identity is None or not spawn.alive(record.identity):
+            raise DriverError(f"{instance.instance} does not run")
+        command = spawn.command_of(record.pid)
+        env = dict(text.split("=", 1) for text in spawn.environment_texts(record.pid) if "=" in text)
+        return masked(command, {name: env[name] for name in record.env_set if name in env})
 
     async def stop(self, instance: Instance, grace_s: float) -> ExitStatus:
         record = self._known(instance)

@@ -32,6 +32,7 @@ class Record:
     start_ticks: int = 0
     boot_id: str = ""
     exit: ExitStatus | None = None
+    env_set: tuple[str, ...] = ()  # names of what its launch set beyond what it inherited
 
     @classmethod
     def of(cls, spec: LaunchSpec, ports: Ports, *, shm_prefix: str, now: float) -> "Record":

@@ -237,6 +237,19 @@ def environment_of(pid: int) -> frozenset[bytes]:
         return frozenset()
 
 
+def environment_texts(pid: int) -> list[str]:
+    """The same as text, in no order."""
+    return [os.fsdecode(one) for one in environment_of(pid)]
+
+
+def command_of(pid: int) -> list[str]:
+    """The command line of a process; empty when it has ended."""
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def find_session_leaders(markers: Mapping[str, str]) -> list[ProcessIdentity]:
     """Processes that lead their session and whose environment holds all of ``markers``."""
     wanted = {f"{name}={value}".encode() for name, value in markers.items()}

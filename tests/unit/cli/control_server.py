@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tritonfleet.core.board import Board
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.rollout import RolloutStatus
 from tritonfleet.core.wire import Accepted, AutoscaleStatus, Event, FleetSnapshot, Problem, RpcAnswer
 
@@ -26,6 +27,7 @@ class ControlServer:
         self.board: Board | None = None
         self.rpc: RpcAnswer | None = None
         self.autoscale: list[AutoscaleStatus] = []
+        self.launched: Launched | None = None
         self.rollout = RolloutStatus((), ())
         self.events: list[Event] = []
         self.later_events: list[Event] = []  # only for those who follow; then the stream ends
@@ -47,6 +49,8 @@ class ControlServer:
             return 200, msgspec.json.encode(self.board)
         if path == "/router/rpc" and self.rpc is not None:
             return 200, msgspec.json.encode(self.rpc)
+        if path.endswith("/launch") and self.launched is not None:
+            return 200, msgspec.json.encode(self.launched)
         if path == "/autoscale":
             return 200, msgspec.json.encode(self.autoscale)
         if path == "/rollout":

@@ -11,6 +11,7 @@ from control_server import ControlServer
 from fleet_samples import HASH, NOW, autoscale_status, busy_snapshot, event, pool, replica, snapshot
 
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import ControllerInfo, Problem
 
@@ -191,6 +192,19 @@ def test_describe_each_kind(cli: Cli, control: ControlServer, paths: FleetPaths)
     assert json.loads(cli("--fleet", "demo", "describe", "main-0", "--json").out)["id"] == "main-0"
     assert json.loads(cli("--fleet", "demo", "describe", "main", "--json").out)["desired"] == 2
     assert json.loads(cli("--fleet", "demo", "describe", "device/cpu1", "--json").out)["kind"] == "cpu"
+
+
+def test_describe_shows_the_launch(cli: Cli, control: ControlServer) -> None:
+    """Of a controller that does not know the question yet, all the rest."""
+    assert "Launch" not in cli("--fleet", "demo", "describe", "main-0").out
+    assert json.loads(cli("--fleet", "demo", "describe", "main-0", "--json").out)["launch"] is None
+    control.launched = Launched(("tritonserver", "--id=1"), {"HF_TOKEN": "********"}, "triton:1")
+    for name, path in (("main-0", "/replicas/main-0/launch"), ("main", "/pools/main/launch")):
+        shown = cli("--fleet", "demo", "describe", name).out
+        assert "--id=1\n" in shown
+        assert path in [asked for _, asked, _ in control.requests]
+        told = json.loads(cli("--fleet", "demo", "describe", name, "--json").out)
+        assert told["launch"]["image"] == "triton:1"
 
 
 @pytest.mark.parametrize(

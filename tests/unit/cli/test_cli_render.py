@@ -22,6 +22,7 @@ from tritonfleet.cli import render
 from tritonfleet.cli.describe import describe_device, describe_pool, describe_replica
 from tritonfleet.cli.layout import Cell, Column, Row, fields, table
 from tritonfleet.cli.terminal import frame, progress_line
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import RouterInfo
 
@@ -135,6 +136,28 @@ def test_describe_replica_looks_as_agreed() -> None:
     log = ["E1124 02:03:27.123456 99 server.cc:1] failed to load"]
     shown = describe_replica(fleet, fleet.replicas[5], events, log, "/state/logs/image-0.log", 80, UTC)
     assert shown.plain + "\n" == (GOLDEN / "describe_replica_80.txt").read_text()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_describe_shows_a_launch_one_word_a_line(columns: int) -> None:
+    fleet = busy_snapshot()
+    launched = Launched(
+        ("/opt/tritonserver/bin/tritonserver", "--model-repository=/srv/models", "--load-model=*"),
+        {"HF_TOKEN": "********", "CUDA_VISIBLE_DEVICES": "GPU-2b6a"}, "nvcr.io/nvidia/tritonserver:25.10-py3",
+        (("GPUs", "GPU-2b6a"), ("Mount", "/srv/models as /models, read only")),
+    )  # fmt: skip
+    shown = describe_replica(fleet, fleet.replicas[0], [], [], "x.log", columns, UTC, launched).plain
+    part = shown.partition("Launch\n")[2].partition("\n\n")[0]
+    assert part.splitlines() == [
+        "Image        nvcr.io/nvidia/tritonserver:25.10-py3",
+        "GPUs         GPU-2b6a",
+        "Mount        /srv/models as /models, read only",
+        "Command      /opt/tritonserver/bin/tritonserver",
+        "             --model-repository=/srv/models",
+        "             --load-model=*",
+        "Environment  CUDA_VISIBLE_DEVICES=GPU-2b6a",
+        "             HF_TOKEN=********",
+    ]
 
 
 def test_describe_replica_shows_its_own_statistics_only() -> None:

@@ -13,6 +13,7 @@ from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
+from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import Device, DeviceKind, ExitStatus, ModelStatus
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import ReplicaTelemetry, RouterTelemetry
@@ -91,6 +92,12 @@ class PaperDriver:
     async def list(self) -> list[Instance]:
         found = [replace(server.instance, exit=server.exit) for server in self.servers.values()]
         return sorted(found, key=lambda instance: (instance.replica, instance.generation))
+
+    async def launch_of(self, instance: Instance) -> Launched:
+        server = self.servers[instance.instance]
+        if server.exit is not None:
+            raise DriverError("it does not run")
+        return masked(("tritonserver", *server.spec.args), server.spec.env)
 
     async def wait(self, instance: Instance) -> ExitStatus:
         server = self.servers[instance.instance]

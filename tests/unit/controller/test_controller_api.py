@@ -26,6 +26,7 @@ from tritonfleet.controller.api import ControlServer, application
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.shutdown import Shutdown
 from tritonfleet.core.board import Board
+from tritonfleet.core.launched import Launched
 from tritonfleet.core.wire import Accepted, Event, FleetSnapshot, Problem, RouterTable
 
 
@@ -121,6 +122,19 @@ async def test_the_board_is_everything_in_one_answer(api: Running) -> None:
     assert [one.id for one in board.snapshot.replicas] == ["main-0", "main-1"]
     assert board.events[-1].seq == api.fleet.journal.seq
     assert [status.pool for status in board.autoscale] == ["main"]
+
+
+async def test_a_launch_is_that_of_what_runs_or_the_next_one(api: Running) -> None:
+    found = await api.get("/replicas/main-0/launch", Launched)
+    assert found.running
+    assert found.command[0] == "tritonserver"
+    coming = await api.get("/pools/main/launch", Launched)
+    assert not coming.running
+    assert f"--model-repository={api.folder / 'models'}" in coming.command
+    api.fleet.slots["main-0"].instance = None  # as after its end
+    assert await api.get("/replicas/main-0/launch", Launched) == coming
+    for path in ("/replicas/main-9/launch", "/pools/none/launch"):
+        assert (await api.http.get(path)).status_code == 404
 
 
 async def test_readings_have_an_age_and_rates(api: Running) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tritonfleet.core.launched import HIDDEN
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers.base import ContainerSettings, DriverError, LaunchSpec
@@ -43,6 +44,24 @@ def test_labels_that_make_no_sense_are_refused(changed: dict[str, str], words: s
     with pytest.raises(DriverError, match=words) as refused:
         container.instance_of("0123456789abcdef", told)
     assert not refused.value.transient
+
+
+def test_a_launch_is_told_from_the_inspection_without_what_the_image_sets() -> None:
+    asked = body(replace(SPEC, devices=(Device("GPU-1", DeviceKind.GPU),), env={"HF_TOKEN": "x"}))
+    env = ["PATH=/usr/bin", "NVIDIA_VISIBLE_DEVICES=all", *asked["Env"]]  # type: ignore[misc] # a list
+    inspected = {"Config": {**asked, "Env": env}, "HostConfig": asked["HostConfig"]}
+    found = container.launched_of(inspected, "triton:1", env[:2])
+    assert (found.image, found.command[0], found.command[-1]) == (
+        "triton:1",
+        "tritonserver",
+        "--log-verbose=1",
+    )
+    assert found.env["HF_TOKEN"] == HIDDEN
+    assert found.env["TRITONFLEET_INSTANCE"] == "main-0.3"
+    assert not {"PATH", "NVIDIA_VISIBLE_DEVICES"} & set(found.env)
+    assert dict(found.container) == {
+        "GPUs": "GPU-1", "Mount": "/models as /models, read only", "Shared memory": "1024 MiB",
+    }  # fmt: skip
 
 
 def test_docker_itself_waits_longer_than_triton() -> None:
