@@ -25,8 +25,6 @@ from tritonfleet.core.wire import (
     FleetSnapshot,
     Problem,
     RestartRequest,
-    RpcAnswer,
-    RpcRequest,
     ScaleRequest,
 )
 
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from tritonfleet.core.board import Board
     from tritonfleet.core.launched import Launched
     from tritonfleet.core.rollout import RolloutStatus, UndoRequest
+    from tritonfleet.core.wire import RpcAnswer, RpcRequest
 
 EVENT_SILENCE_S = 3600.0  # a followed event stream may be silent for long
 RPC_TIMEOUT_S = 900.0
@@ -137,8 +136,10 @@ class ControlClient:
     def down(self, request: DownRequest) -> Accepted:
         return self._ask("POST", "/down", Accepted, request)
 
-    def rpc(self, request: RpcRequest) -> RpcAnswer:
+    def rpc(self, request: "RpcRequest") -> "RpcAnswer":
         """What a client's call that speaks of the whole fleet would get; a model may take minutes to load."""
+        from tritonfleet.core.wire import RpcAnswer
+
         return self._ask("POST", "/router/rpc", RpcAnswer, request, read_s=RPC_TIMEOUT_S)
 
     def events(self, since: int = 0, *, follow: bool = False) -> Iterator[Event]:
