@@ -123,7 +123,7 @@ def draw_load(path: Path) -> None:
         va="top",
     )
     named(times, 52, 2.46, "least requests", ORANGE)
-    named(times, 42, 1.42, "least work", SKY)
+    named(times, 42, 1.27, "least work", SKY)
     named(times, 31, 0.79, "least work, late binding:\nthe default", BLUE, va="center")
     times.annotate(
         "", (48, 1.1), xytext=(44, 0.9), arrowprops={"arrowstyle": "-", "color": BLUE, "linewidth": 0.8}
@@ -137,9 +137,9 @@ def draw_load(path: Path) -> None:
     save(drawn, path)
 
 
-SHORT_S, LONG_S, SURPRISE_S = 0.06, 0.7, 0.5
-MOMENT = (LONG_S, *[SHORT_S] * 5, SURPRISE_S, *[SHORT_S] * 7)  # of these the surprise's size tells SHORT_S
-APART_S = 0.03
+SHORT_S, LONG_S, SURPRISE_S = 0.06, 0.9, 0.5
+MOMENT = (LONG_S, *[SHORT_S] * 5, SURPRISE_S, *[SHORT_S] * 11)  # of these the surprise's size tells SHORT_S
+APART_S = 0.024
 
 
 def served_moment(way: Way) -> list[Served]:
@@ -166,7 +166,7 @@ def served_moment(way: Way) -> list[Served]:
 def draw_moment(path: Path) -> None:
     drawn, axes = figure(
         "One bad moment, under each policy",
-        "14 requests for replicas A, B and C, one below the other as they come, 30 ms apart. Grey: it waits; "
+        "18 requests for replicas A, B and C, one below the other as they come, 24 ms apart. Grey: it waits; "
         "colour: it is served",
         4.2, 1, len(WAYS), sharey=True,
     )  # fmt: skip
@@ -180,8 +180,8 @@ def draw_moment(path: Path) -> None:
             fontsize=8.5, color="#555a61",
         )  # fmt: skip
     last = axes[0][-1]
-    last.text(720, 0, "a long one", color=ORANGE, fontsize=9, va="center")
-    last.text(720, 6, "longer than\nits size says", color=RED, fontsize=9, va="center")
+    last.text(LONG_S * 1000 + 20, 0, "a long one", color=ORANGE, fontsize=9, va="center")
+    last.text(LONG_S * 1000 - 160, 6, "longer than\nits size says", color=RED, fontsize=9, va="center")
     save(drawn, path)
 
 
@@ -191,11 +191,11 @@ def draw_waterfall(axis: Any, found: Sequence[Served]) -> None:
         colour = {LONG_S: ORANGE, SURPRISE_S: RED}.get(one.request.seconds, BLUE)
         axis.barh(row, start - came, left=came, height=0.62, color="#c9cdd3", linewidth=0)
         axis.barh(row, end - start, left=start, height=0.62, color=colour, linewidth=0)
-        if end - start > 50:
-            axis.text(
-                start + 6, row, "ABC"[one.replica], va="center", fontsize=7, color="white", fontweight="bold"
-            )
+        axis.text(
+            start + 30, row, "ABC"[one.replica], va="center", ha="center", fontsize=6.5, color="white",
+            fontweight="bold",
+        )  # fmt: skip
     axis.grid(visible=False, axis="y")
-    axis.set(yticks=[], xlim=(0, 1450), ylim=(len(found) - 0.4, -0.6))
+    axis.set(yticks=[], xlim=(0, 1680), ylim=(len(found) - 0.4, -0.6))
     axis.spines["left"].set_visible(False)
     axis.set_xlabel("ms", fontsize=9, color="#555a61")

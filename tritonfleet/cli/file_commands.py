@@ -102,7 +102,7 @@ def simulate(
         Literal["round_robin", "least_requests", "least_work"], typer.Option(help="Of the router.")
     ] = "least_work",
     max_inflight: Annotated[
-        int | None, typer.Option(min=1, help="A replica is given so many.  [default: 2 batches an instance]")
+        int | None, typer.Option(min=1, help="A replica is given so many.  [default: auto]")
     ] = None,
     mtbf: Annotated[str, typer.Option(metavar="DURATION", help="A replica dies this often on average.")] = "",
     kill: Annotated[

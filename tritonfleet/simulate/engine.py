@@ -76,7 +76,9 @@ class _Run(SimulatedFleet):
             self._refuse()
 
     def _has_room(self, replica: Replica) -> bool:
-        return replica.in_flight < self.scenario.slots or replica.work_s < KEEPS_BUSY_S
+        if replica.in_flight < self.scenario.slots:
+            return True
+        return self.scenario.max_inflight is None and replica.work_s < KEEPS_BUSY_S
 
     def _send(self, job: Job, replica: Replica) -> None:
         replica.take(job, self.now)

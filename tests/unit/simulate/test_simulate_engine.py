@@ -93,13 +93,13 @@ def test_a_spare_one_takes_the_place_of_one_that_dies() -> None:
 
 
 def test_max_inflight_is_what_a_replica_is_given() -> None:
-    """Of three at once one is served and two wait: both in the router, or one of them at the replica."""
-    requests = [Request(0.1, 10, 5.0)] * 3
+    """Of six at once one is served; it is given that one only, all, or that one and three to wait there."""
+    requests = [Request(0.1, 10, 5.0)] * 6
 
     def waiting(most: int | None) -> int:
         return simulate(replace(ONE, max_inflight=most, every_s=1.0), requests, Static(1)).timeline[0].waiting
 
-    assert [waiting(most) for most in (1, None, 3)] == [2, 1, 0]
+    assert [waiting(most) for most in (1, 6, None)] == [5, 0, 2]
 
 
 def test_a_lost_execution_does_not_end_the_one_that_repeats_it() -> None:
