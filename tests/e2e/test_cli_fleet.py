@@ -57,6 +57,8 @@ def test_bench_measures_and_tells_the_replicas(fleet: RunningFleet, tmp_path: Pa
         "bench", "echo", "--input-data", str(tmp_path / "in.npz"), "--concurrency-range", "1:4:3",
         "--request-count", "60", "-o", "json",
     )  # fmt: skip
+    shaped = fleet.cli("bench", "echo", "--shape", "INPUT0:1000", "--request-count", "10")
+    assert "10 answers in" in shaped.stdout
     levels = json.loads(told.stdout)["levels"]
     assert [(level["value"], level["requests"], level["failures"]) for level in levels] == [
         (1, 60, {}),
@@ -64,7 +66,10 @@ def test_bench_measures_and_tells_the_replicas(fleet: RunningFleet, tmp_path: Pa
     ]
     assert set(levels[1]["replicas"]) == {"main-0", "main-1"}
     assert levels[1]["server"]["requests"] == 60
-    shown = fleet.cli("bench", "digits", "--request-rate-range", "400", "--request-count", "80").stdout
+    shown = fleet.cli(
+        "bench", "digits", "--request-rate-range", "400", "--request-count", "80", "-b", "2",
+        "--request-distribution", "poisson",
+    ).stdout  # fmt: skip
     assert f"digits on {fleet.address}" in shown
     assert "by Triton's statistics" in shown
     assert "80 answers in" in shown

@@ -54,11 +54,8 @@ def describe_replica(
     ]
     for model in replica.models:
         versions = f" (version {', '.join(model.versions)})" if model.versions else ""
-        ready = (
-            f"ready{versions}"
-            if model.ready
-            else (f"not ready: {model.reason}" if model.reason else "not loaded")
-        )
+        missing = f"not ready: {model.reason}" if model.reason else "not loaded"
+        ready = f"ready{versions}" if model.ready else missing
         pairs.append((f"Model {model.name}", ready))
     parts = [fields(pairs, width), *_launch(launched, width)]
     mine = tuple(reading for reading in snapshot.readings if reading.replica == replica.id)
