@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tritonfleet.bench import schedule
 from tritonfleet.bench.client import LoadClient
-from tritonfleet.bench.results import ClientCost, Level, histogram, percentile
+from tritonfleet.bench.results import LATE_S, ClientCost, Level, histogram, percentile
 from tritonfleet.bench.run import Bench, Concurrency, Intervals, Load, Plan, Progress, RequestRate
 from tritonfleet.bench.traffic import Bodies, SequenceBodies
 from tritonfleet.triton import messages
@@ -136,6 +136,15 @@ async def test_an_open_loop_sends_whatever_is_out() -> None:
     assert (level.requests, len(held)) == (40, 40)
     assert level.percentiles_s["99.9"] > level.percentiles_s["50"]
     assert level.client.late_p99_s is not None
+
+
+async def test_a_generator_that_cannot_send_so_much_says_that_it_was_measured() -> None:
+    """3,000 requests within 3 ms: no process can do that, so it is the generator that is the limit."""
+    level, _ = await measured(RequestRate(1e6), Plan(request_count=3000))
+    assert level.client.limit != ""
+    assert level.client.late_p99_s is not None
+    assert level.client.late_p99_s > LATE_S
+    assert level.rate < 1e5
 
 
 async def test_intervals_of_a_trace() -> None:
