@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,12 +70,17 @@ def _programs(words: list[str]) -> Iterator[tuple[str, ...]]:
         part = []
 
 
-def named() -> list[Command]:
-    """Those between backticks in running text."""
+def named(ours: Collection[str]) -> list[Command]:
+    """Those between backticks in running text: what begins with a program, or with one of ``ours``, the
+    commands of `tritonfleet`, and has an option."""
     found = []
     for page in PAGES:
         text = _FENCED.sub("", page.read_text())
         for code in re.findall(r"`((?:tritonfleet|make) [^`\n]+)`", text):
             words = tuple(code.replace("\\|", "|").split(">")[0].split())
             found.append(Command(str(page.relative_to(ROOT)), words))
+        for code in re.findall(r"`([a-z]+ [^`\n]*-[^`\n]+)`", text):
+            words = tuple(code.replace("\\|", "|").split())
+            if words[0] in ours and any(word.startswith("-") for word in words):
+                found.append(Command(str(page.relative_to(ROOT)), ("tritonfleet", *words)))
     return found

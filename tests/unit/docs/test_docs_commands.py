@@ -141,7 +141,7 @@ def check_make(command: Command) -> None:
             assert re.search(rf"^{re.escape(name)}:", makefile, re.MULTILINE), word
 
 
-@pytest.mark.parametrize("command", sorted(set(named())), ids=str)
+@pytest.mark.parametrize("command", sorted(set(named(command_line().commands))), ids=str)
 def test_what_the_text_names_exists(command: Command) -> None:
     if command.program == "make":
         check_make(Command(command.page, tuple(shlex.split(" ".join(command.words)))))
