@@ -46,6 +46,7 @@ def test_ps_imports_nothing_heavy(tmp_path: Path, words: tuple[str, ...]) -> Non
         found = imported(tmp_path, *words)
     assert not found & HEAVY
     assert "tritonfleet.core.wire" in found
+    assert "tritonfleet.core.wire_routers" not in found
 
 
 @pytest.mark.parametrize(
