@@ -37,8 +37,8 @@ def request_fault(items: HeaderList) -> str:
                 return fault
         if any(character in value for character in FORBIDDEN_IN_VALUES):
             return f"{name!r} holds a control character"
-        if not value and name in PSEUDO:
-            return f"an empty {name.decode()}"
+        if name in PSEUDO and (not value or value.strip(b" \t") != value):  # elsewhere gRPC clients send it
+            return f"{name.decode()} is empty or has white space around it"
     authorities = {value for name, value in items if name in (b":authority", b"host")}
     if len(authorities) > 1:
         return "two authorities (RFC 9113, 8.3.1)"

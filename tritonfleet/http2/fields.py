@@ -72,7 +72,7 @@ class FieldsDecoder:
             return fields
         table = self._table
         insertions, size = table.insertions, table.maxsize
-        if block and block[0] & 0xE0 == 0x20 and _size_updates(block) > MAX_SIZE_UPDATES:
+        if block and block[0] & 0xE0 == 0x20 and size_updates(block) > MAX_SIZE_UPDATES:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "too many table size updates in a header block")
         try:
             decoded = self._decoder.decode(block, raw=True)
@@ -97,7 +97,7 @@ class FieldsDecoder:
         self._cached_bytes = 0
 
 
-def _size_updates(block: bytes) -> int:
+def size_updates(block: bytes) -> int:
     """How many table size updates (RFC 7541, 6.3) a block begins with."""
     count = at = 0
     while at < len(block) and block[at] & 0xE0 == 0x20:

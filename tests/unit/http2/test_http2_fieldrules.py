@@ -36,6 +36,11 @@ FAULTS = {
     "carriage return": ((*GOOD, (b"x", b"1\r")), "control character"),
     "nul": ((*GOOD, (b"x", b"a\0b")), "control character"),
     "nul in path": (((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a\0")), "control character"),
+    "space after the path": (
+        ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a ")),
+        "white space",
+    ),
+    "empty scheme": (((b":method", b"POST"), (b":scheme", b""), (b":path", b"/a")), "empty"),
     "no method": (GOOD[1:], "no :method"),
     "no path": (GOOD[:2] + GOOD[3:], "no :path"),
     "path twice": ((*GOOD[:4], (b":path", b"/other"), *GOOD[4:]), "twice"),
@@ -47,6 +52,10 @@ FAULTS = {
     "host is another": ((*GOOD, (b"host", b"other")), "two authorities"),
     "too many": (GOOD + tuple((b"x%d" % n, b"") for n in range(MOST_FIELDS)), "at most 100"),
 }
+
+
+def test_white_space_around_metadata_is_taken_as_grpc_servers_take_it() -> None:
+    assert request_fault((*GOOD, (b"x", b" a b\t"))) == ""
 
 
 @pytest.mark.parametrize("case", FAULTS)
