@@ -1,12 +1,14 @@
 """A real router worker, and a gRPC server to stand behind it."""
 
+import asyncio
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ import grpc
 import msgspec
 
 from tritonfleet.core.wire import RouterTable, TableReplica
+
+SILENT = b"silent"
 
 
 @contextmanager
@@ -55,6 +59,11 @@ class Target:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_s(self) -> float:
+        """Seconds that the worker has computed."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def neighbour_is_well(self) -> None:
         call = self.channel.unary_unary("/good.Neighbour/Echo")
         for number in range(5):
@@ -62,7 +71,8 @@ class Target:
 
 
 class _Server(grpc.GenericRpcHandler):
-    """Answers /big.Answer/BYTES with so many bytes, everything else with the message it got."""
+    """Answers /big.Answer/BYTES with so many bytes, a message with SILENT never, everything else with the
+    message it got."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -71,21 +81,39 @@ class _Server(grpc.GenericRpcHandler):
         self.seen.append(details.method)
         kind, _, rest = details.method.lstrip("/").partition("/")
 
-        def answer(message: bytes, _context: grpc.ServicerContext) -> bytes:
+        async def answer(message: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+            if SILENT in message:
+                await asyncio.get_running_loop().create_future()
             return bytes(int(rest)) if kind == "big.Answer" else message
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
 @contextmanager
-def grpc_server() -> Iterator[tuple[TableReplica, list[str]]]:
-    """A server as `_Server` says, as a row of the router's table; and the paths it has seen."""
+def grpc_server(slots: dict[str, int] | None = None) -> Iterator[tuple[TableReplica, list[str]]]:
+    """A server as `_Server` says, as a row of the router's table; and the paths it has seen. Of a model in
+    ``slots`` it is given so many calls at a time."""
     seen: list[str] = []
-    server = grpc.server(futures.ThreadPoolExecutor(8))
-    server.add_generic_rpc_handlers((_Server(seen),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    ports: queue.Queue[int] = queue.Queue()
+    ended = threading.Event()
+
+    async def serve() -> None:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((_Server(seen),))
+        ports.put(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        await asyncio.to_thread(ended.wait)
+        await server.stop(None)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
     try:
-        yield TableReplica("m-0", "m-0.1", "m", "127.0.0.1", port, False, ()), seen
+        yield (
+            TableReplica(
+                "m-0", "m-0.1", "m", "127.0.0.1", ports.get(), False, tuple(slots or ()), slots or {}
+            ),
+            seen,
+        )
     finally:
-        server.stop(None).wait()
+        ended.set()
+        thread.join()

@@ -9,7 +9,7 @@ _FIGURES = RouterLimits()
 
 
 class LimitsSpec(Part):
-    """Per client connection, except for ``held_by_all``. docs/security.md says against what each is."""
+    """Per client connection, except for what is ``by_all``. docs/security.md says against what each is."""
 
     streams: Whole = Field(default=_FIGURES.streams, ge=1, le=1_000_000)
     """Calls a client connection may have open; clients queue what is more."""
@@ -26,11 +26,15 @@ class LimitsSpec(Part):
     metadata: Size = Field(default=_FIGURES.metadata, ge=1024, le=16_384)
     """Of one request: names, values and 32 for each. Triton's own gRPC refuses more than 8k."""
     metadata_held: Size = Field(default=_FIGURES.metadata_held, ge=16_384, le=1 << 30)
-    """Of all its open calls together, those under 1k apart."""
+    """The memory that it takes, for all open calls together, those under 1k apart."""
     held_by_connection: Size = Field(default=_FIGURES.held_by_connection, ge=65_536, le=1 << 40)
     """Answers that wait for it to read them; while there are more, its further calls wait."""
     held_by_all: Size = Field(default=_FIGURES.held_by_all, ge=1 << 20, le=1 << 40)
     """The same for all clients of a router worker; beyond it the one that holds most is hung up on."""
+    kept_by_connection: Size = Field(default=_FIGURES.kept_by_connection, ge=65_536, le=1 << 40)
+    """Requests that are kept until their answers begin, to be sent again if a replica is lost."""
+    kept_by_all: Size = Field(default=_FIGURES.kept_by_all, ge=1 << 20, le=1 << 40)
+    """The same for all clients of a router worker. What is more is not sent again."""
     greeting_timeout: Duration = _FIGURES.greeting_s
     """How long it may take to say what HTTP/2 begins with, and to end a header block."""
     stalled_timeout: Duration = _FIGURES.stalled_s

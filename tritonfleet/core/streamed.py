@@ -11,7 +11,7 @@ in a stream that mixes models a request may count for another one's model for a 
 
 from collections import deque
 
-MOST_OPEN = 10_000  # of one stream that are counted: who sends more must not fill memory
+MOST_OPEN = 10_000  # of one stream, and of one client, that are counted: they must not fill memory
 MOST_MODELS = 8  # of one stream that are remembered with nothing open
 
 

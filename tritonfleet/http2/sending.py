@@ -21,7 +21,7 @@ from tritonfleet.http2.frames import (
     HEADERS_OPEN,
     SMALL_FRAME,
 )
-from tritonfleet.http2.stream import Buffer, Stream
+from tritonfleet.http2.stream import SMALL_PIECE, Buffer, Stream, joins, kept
 
 SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
 MAX_FRAME = 1 << 20  # what we let peers send in one DATA frame; its payload is passed on piecewise
@@ -170,11 +170,16 @@ class Sender:
             else:
                 self._emit_data(stream, payload, size, end_stream)
             return True
-        if stream.queue is None:
-            stream.queue = deque()
-        if isinstance(payload, memoryview) and len(payload.obj) > 4 * size:  # type: ignore[arg-type] # bytes
-            payload = bytes(payload)  # a small piece must not keep the large read that it came in
-        stream.queue.append((payload, end_stream))
+        queue = stream.queue
+        if queue is None:
+            queue = stream.queue = deque()
+        last = queue[-1][0] if queue else None
+        if joins(last, size):
+            last += payload  # type: ignore[operator] # a bytearray
+            if end_stream:
+                queue[-1] = (last, True)
+        else:
+            queue.append((bytearray(payload) if size <= SMALL_PIECE else kept(payload), end_stream))
         stream.queued_bytes += size
         self._count_queued(size)
         self._pump(stream)

@@ -8,13 +8,40 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tritonfleet.http2.sending import Sender
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
+
+SMALL_PIECE = 256  # bytes; such pieces of a message that has to wait are put together ...
+PUT_TOGETHER = 4096  # ... up to this many, or each would cost more memory than it has bytes
 
 # What waits in a stream's queue: DATA (payload, its length, END_STREAM?), a header block (None, -1, …) …
 QueuedData = tuple[Buffer, bool]
 QueuedHeaders = tuple[None, bytes, bool]
 QueuedReset = tuple[None, None, int]
 Queued = QueuedData | QueuedHeaders | QueuedReset
+
+
+def kept(payload: Buffer) -> Buffer:
+    """``payload`` as it may be kept: not a piece of a read that is more than twice as large, and nothing that
+    may grow."""
+    if type(payload) is bytearray:
+        return bytes(payload)
+    if type(payload) is memoryview and len(payload.obj) > 2 * len(payload):  # type: ignore[arg-type] # of bytes
+        return bytes(payload)
+    return payload
+
+
+def joins(last: Buffer | None, size: int) -> bool:
+    """Whether a piece of ``size`` bytes is to be put to the ``last`` one that waits before it."""
+    return size <= SMALL_PIECE and type(last) is bytearray and len(last) + size <= PUT_TOGETHER
+
+
+def put(parts: list[Buffer], payload: Buffer) -> None:
+    """Add ``payload`` to what is kept of a message, whose first part is there."""
+    size = len(payload)
+    if joins(parts[-1], size):
+        parts[-1] += payload  # type: ignore[operator] # it is a bytearray
+    else:
+        parts.append(bytearray(payload) if size <= SMALL_PIECE else kept(payload))
 
 
 class Stream:

@@ -79,7 +79,7 @@ class Call(Stream):
         "held",
         "held_bytes",
         "info",
-        "large",
+        "kept",
         "model",
         "needs",
         "queued_at",
@@ -106,7 +106,7 @@ class Call(Stream):
         self.done = False  # fully answered: more of the request's body is thrown away
         self.waiting = False  # in the router's queue for a connection with room
         self.tries = 0
-        self.large = False  # counts among the few whose large body is kept
+        self.kept = 0  # bytes of its body that count among those kept for another try
         self.sequence: SequenceRef | None = None
         self.streamed: Streamed | None = None  # of a stream of inferences: the requests in it
         self.deadline: float | None = None  # by the loop's clock
@@ -114,6 +114,11 @@ class Call(Stream):
         self.entry: Waiting[Call] | None = None  # its place in a queue
         self.delayed = False  # its time upstream is shorter than its client gave it
         self.refused_by: Replica | None = None  # not asked again while another can be
+
+    @property
+    def uncounted(self) -> int:
+        """Bytes it holds that do not count as kept yet (whole reads count, which are more than it holds)."""
+        return max(0, self.held_bytes - self.kept)
 
 
 class Leg(Stream):

@@ -11,7 +11,7 @@ from tritonfleet.http2.fieldrules import trailers_fault
 from tritonfleet.http2.fields import Fields
 from tritonfleet.http2.frames import LARGEST_WINDOW, ErrorCode, ProtocolError, ping
 from tritonfleet.http2.specialised import with_own_code
-from tritonfleet.http2.stream import Buffer, Stream
+from tritonfleet.http2.stream import Buffer, Stream, kept, put
 from tritonfleet.router import grpc, peek
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.limits import CONTROL_FRAMES_PER_CALL, TokenBucket, gave_up
@@ -22,13 +22,14 @@ from tritonfleet.router.transport import SocketConnection, flush_all
 if TYPE_CHECKING:
     import asyncio
 
-    from tritonfleet.router.dispatch import Dispatcher, OwnAnswers
+    from tritonfleet.router.dispatch import Dispatcher
+    from tritonfleet.router.keeping import OwnAnswers
 
 log = logging.getLogger(__name__)
 
 DRAIN_PING = b"drain\0\0\0"
 REFUSED_BODY_LIMIT = 64 << 10  # bytes of a request that is not gRPC, before it is answered unheard
-OWN_BODY_LIMIT = 64 << 20  # bytes; a model load may carry the model's files
+FIELD_BYTES = 96  # of memory that a field takes beyond its bytes as they are counted
 LARGE_METADATA = 1024  # bytes of a header list, as RFC 9113, 6.5.2 counts; larger ones are counted
 
 
@@ -49,6 +50,8 @@ class ClientConnection(SocketConnection):
         self.stuck: dict[Stream, tuple[object, float]] = {}  # what waits first in a stream, and since when
         self.drain_began: float | None = None
         self.drained_at: float | None = None  # it has heard of our end, and may begin nothing more
+        self.kept_bytes = 0  # of its requests, for another try
+        self.open_requests = 0  # in its streams
         self._calls_seen = 0
         self._resets = TokenBucket(limits.resets, limits.resets_per_second)
         self._control_frames = TokenBucket(limits.control_frames, limits.control_frames_per_second)
@@ -86,10 +89,15 @@ class ClientConnection(SocketConnection):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.dispatcher.clients.discard(self)
-        for call in list(self.streams.values()):
+        calls = list(self.streams.values())
+        # Those that wait first: the room that the others leave is for other clients' calls.
+        for call in sorted(calls, key=lambda one: not one.waiting):  # type: ignore[attr-defined] # all are Calls
+            self.discard_queue(call)
             self.dispatcher.cancel(call)
         self.streams.clear()
         self.blocked.clear()
+        self._large.clear()  # calls, which know this connection: only the collector would find them
+        self._wide.clear()
         self.transport = None
         flush_all(self.dispatcher.touched)
 
@@ -112,7 +120,7 @@ class ClientConnection(SocketConnection):
         self.streams[stream_id] = call
         dispatcher = self.dispatcher
         dispatcher.requests_total += 1
-        if info.plain and not end_stream and len(self.streams) <= self.max_streams:
+        if info.plain and not large and not end_stream and len(self.streams) <= self.max_streams:
             return
         if info.timeout_s is not None:
             call.deadline = dispatcher.loop.time() + info.timeout_s
@@ -143,10 +151,10 @@ class ClientConnection(SocketConnection):
         of a few bytes can mean 16 KiB, so calls that cost their client nothing could fill our memory. Lists
         that came from the decoder's cache are shared and not looked at."""
         self._large.append(call)
-        self._large_bytes += call.fields.size
+        self._large_bytes += _memory_of(call.fields)
         if self._large_bytes > self.limits.metadata_held:  # most of those have ended: count anew
             self._large = [one for one in self._large if self.streams.get(one.id) is one]
-            self._large_bytes = sum(one.fields.size for one in self._large)
+            self._large_bytes = sum(_memory_of(one.fields) for one in self._large)
         return self._large_bytes <= self.limits.metadata_held
 
     def _count_reset(self, why: str) -> None:
@@ -177,8 +185,11 @@ class ClientConnection(SocketConnection):
             if end_stream or call.held_bytes > REFUSED_BODY_LIMIT:
                 self._refuse_http(call)
             return
-        call.held.append(payload)
         call.held_bytes += len(payload)
+        if call.held:
+            put(call.held, payload)
+        else:
+            call.held.append(payload if type(payload) is bytes else kept(payload))
         if call.waiting:
             return
         if call.info.is_own and self.dispatcher.own is not None:
@@ -202,7 +213,7 @@ class ClientConnection(SocketConnection):
             if call.info.infers:
                 call.sequence = peek.peek_sequence(legible, model)
                 if call.info.streaming:
-                    call.streamed = Streamed(self.dispatcher)
+                    call.streamed = Streamed(self.dispatcher, self)
         else:
             call.model = ""
         self._begin(call)
@@ -234,11 +245,9 @@ class ClientConnection(SocketConnection):
     def _collect(self, call: Call, own: OwnAnswers, size: int, *, end_stream: bool) -> None:
         """The body of a request that we answer ourselves: taken whole, and bounded."""
         self.credit(call, size)
-        if call.held_bytes > OWN_BODY_LIMIT:
-            call.held = None
-            self.dispatcher.refuse(
-                call, grpc.Status.RESOURCE_EXHAUSTED, f"a fleet-wide request may have {OWN_BODY_LIMIT} bytes"
-            )
+        refusal = own.unfit(call)
+        if refusal is not None:
+            self.dispatcher.refuse(call, *refusal)
         elif end_stream and call.held is not None:
             body, call.held = b"".join(call.held), None
             own.answer(call, body)
@@ -326,3 +335,7 @@ class ClientConnection(SocketConnection):
             self.drained_at = self.dispatcher.loop.time()
             self.send_goaway(self.last_peer_stream, ErrorCode.NO_ERROR)
             self.dispatcher.client_drained(self)
+
+
+def _memory_of(fields: Fields) -> int:
+    return fields.size + FIELD_BYTES * len(fields.items)

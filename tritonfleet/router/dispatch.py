@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tritonfleet.core.balance import POLICIES, late_bind
 from tritonfleet.core.ejection import in_panic
@@ -21,8 +21,9 @@ from tritonfleet.http2.sending import Held, Sender
 from tritonfleet.router import grpc
 from tritonfleet.router.board import Board, SharingTouched, shared
 from tritonfleet.router.call import Call, Leg
-from tritonfleet.router.ends import REPLAY_BYTES, Ends
+from tritonfleet.router.ends import Ends
 from tritonfleet.router.grpc import Status
+from tritonfleet.router.keeping import KEPT_FREELY
 from tritonfleet.router.needs import Needs, Regions, holders_of
 from tritonfleet.router.peek import SequenceRef
 from tritonfleet.router.replica import NO_WORK_S, Replica, ReplicaConnection
@@ -35,16 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTLED_S = 10.0  # in the table for longer than a slow start takes
+MOST_NAMES = 4096  # of models: they come from clients, and must not fill memory
 MAX_WAITING = 1024  # calls that wait for a connection with room
-
-
-class OwnAnswers(Protocol):
-    """Answers the RPCs that speak of the whole fleet (`grpc.OWN_RPCS`)."""
-
-    def answer(self, call: Call, body: bytes) -> None:
-        """``body`` is the whole request as it stood on the wire: the 5-byte prefix and the message. Ends the
-        call now or later, by `Dispatcher.reply` or `Dispatcher.refuse`; a call that was ``done`` meanwhile
-        (cancelled) is left alone by both."""
 
 
 class Dispatcher(Ends):
@@ -59,9 +52,8 @@ class Dispatcher(Ends):
         limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
         board: Board | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(limits)
         self.board = board
-        self.limits = limits
         self.held = Held(limits.held_by_all)
         self.listening = False
         self.touched = Touched() if board is None else SharingTouched(self._publish)
@@ -70,7 +62,6 @@ class Dispatcher(Ends):
         self.table: RouterTable | None = None
         self.awaits_table = False  # a first table is expected any moment: calls wait for it
         self.policy = shared(POLICIES["least_requests"](), board)
-        self.own: OwnAnswers | None = None  # answers fleet-wide RPCs; None: a replica answers them
         self.client_drained: Callable[[ClientConnection], None] = lambda _client: None
         self.workers = workers  # that share the address: what one pins the others must find
         self._connections = connections_per_replica
@@ -93,6 +84,7 @@ class Dispatcher(Ends):
         self.work.configure(table.settings)
         self.work.sleep(table.asleep, self.loop.time())
         self.work.take_priors(table.priors)
+        self.work.know(model for row in table.replicas for model in row.models)
         self.regions = holders_of(table.regions)
         rows = {row.instance: row for row in table.replicas}
         for instance in [instance for instance in self.replicas if instance not in rows]:
@@ -156,7 +148,7 @@ class Dispatcher(Ends):
         found = self._candidates.get(key)
         if found is None:
             found = self._choose(model, needs)
-            if len(self._candidates) < 4096:  # names come from clients: do not let them fill memory
+            if len(self._candidates) < MOST_NAMES:
                 self._candidates[key] = found
         return found
 
@@ -174,7 +166,8 @@ class Dispatcher(Ends):
         expected = sum(not replica.row.draining for replica in serving)
         panics = in_panic(len(healthy), len(available), expected)
         if panics and model not in self._panicking:
-            self._panicking.add(model)
+            if len(self._panicking) < MOST_NAMES:
+                self._panicking.add(model)
             self.panics_total += 1
         elif not panics:
             self._panicking.discard(model)
@@ -323,7 +316,7 @@ class Dispatcher(Ends):
             if call.streamed is not None:
                 call.streamed.begin(leg, held)
             self.drop_replay(call)
-        elif call.held_bytes > REPLAY_BYTES and not self.may_keep(call):
+        elif call.held_bytes > KEPT_FREELY and not self.may_keep(call, call.uncounted):
             self.drop_replay(call)
 
     def _home_of(self, sequence: SequenceRef, call: Call, candidates: list[Replica]) -> list[Replica]:

@@ -13,13 +13,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from tritonfleet.core.ejection import BAD_STATUSES, Ejection, for_failures
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.retry import RetryBudget
 from tritonfleet.http2.fields import Fields, encode
 from tritonfleet.http2.frames import ErrorCode
-from tritonfleet.http2.stream import Buffer, Stream
+from tritonfleet.http2.stream import Stream
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.grpc import Status
+from tritonfleet.router.keeping import Keeping
 from tritonfleet.router.sequences import Sequences
 from tritonfleet.router.work import Work
 
@@ -29,19 +31,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPLAY_BYTES = 64 * 1024  # of a request's body are kept until its response begins, to send it again
-LARGE_REPLAY_BYTES = 1 << 20  # so much, while all that are larger than REPLAY_BYTES are few
-LARGE_REPLAYS = 64
 MAX_TRIES = 3
 MAX_LOSSES = 2  # tries of a call whose replica was lost
 OK_HEADERS = encode(((b":status", b"200"), (b"content-type", b"application/grpc")))
 OK_TRAILERS = encode(((b"grpc-status", b"0"),))
 
 
-class Ends:
+class Ends(Keeping):
     """See the module. `Dispatcher` adds the beginnings."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RouterLimits) -> None:
+        super().__init__(limits)
         self.loop = asyncio.get_running_loop()
         self.replicas: dict[str, Replica] = {}  # by instance; those in the table
         self.sequences = Sequences()
@@ -55,7 +55,6 @@ class Ends:
         self.retries_denied_total = 0  # for want of budget
         self.panics_total = 0
         self.ejections_total = 0
-        self._large_replays = 0
 
     def dispatch(self, call: Call) -> None:
         raise NotImplementedError
@@ -71,35 +70,6 @@ class Ends:
 
     def candidates(self, model: str, needs: Needs | None = None) -> list[Replica]:
         raise NotImplementedError
-
-    # ------------------------------------------------------------ what is kept for another try
-
-    def keep(self, call: Call, payload: Buffer) -> None:
-        """Keep a further part of the body for another try, while all of it is small."""
-        call.held_bytes += len(payload)
-        if call.held is not None and self.may_keep(call):
-            call.held.append(payload)
-        else:
-            self.drop_replay(call)
-
-    def may_keep(self, call: Call) -> bool:
-        if call.held_bytes <= REPLAY_BYTES:
-            return True
-        if call.held_bytes > LARGE_REPLAY_BYTES:
-            return False
-        if not call.large:
-            if self._large_replays >= LARGE_REPLAYS:
-                return False
-            call.large = True
-            self._large_replays += 1
-        return True
-
-    def drop_replay(self, call: Call) -> None:
-        call.replayable = False
-        call.held = None
-        if call.large:
-            call.large = False
-            self._large_replays -= 1
 
     def complete(self, call: Call, leg: Leg, status: int) -> None:
         """The replica has answered in full. What the client still sends of its request is of no use."""
@@ -129,7 +99,7 @@ class Ends:
             self.work.leave(call)
         call.waiting = False
         if leg is None:
-            self._credit_unsent(call)
+            self.credit_unsent(call)
             return
         self.drop_replay(call)
         leg.connection.send_reset(leg, ErrorCode.CANCEL)
@@ -150,12 +120,6 @@ class Ends:
         self.refuse(call, Status.DEADLINE_EXCEEDED, "the request's deadline has passed")
         if leg is not None:
             self.after_leg(leg)
-
-    def _credit_unsent(self, call: Call) -> None:
-        """Body bytes that were held and will never be sent: the client's other streams get their room."""
-        if call.held is not None and call.tries == 0:
-            call.connection.credit_connection(call.held_bytes)
-        self.drop_replay(call)
 
     def leg_reset(self, leg: Leg, code: int) -> None:
         """The replica gave up the call. REFUSED_STREAM promises that it did nothing yet: try again
@@ -290,7 +254,7 @@ class Ends:
 
     def answer(self, call: Call, block: bytes, body: bytes = b"") -> None:
         self.refused_total += 1
-        self._credit_unsent(call)
+        self.credit_unsent(call)
         call.done = True
         call.connection.send_headers(call, block, not body)
         if body:

@@ -60,6 +60,7 @@ CHANGING_RPCS = frozenset(
         b"LogSettings",
     )
 )
+LONGEST_NAME = 255  # bytes of a model's name: it is a folder's (NAME_MAX)
 STREAMING_RPCS = frozenset(
     (SERVICE + b"ModelStreamInfer", b"/grpc.health.v1.Health/Watch", SERVICE + b"RepositoryModelStream")
 )
@@ -269,7 +270,7 @@ def peek_model(data: Buffer) -> str | None:
         if size < 8:
             return None
         length, start = (length & 0x7F) | (data[7] << 7), 8
-        if length >= 1 << 14:  # no model has such a name: let the replica say what is wrong
+        if length > LONGEST_NAME:  # no model has such a name: let the replica say what is wrong
             return ""
     if size < start + length:
         return None

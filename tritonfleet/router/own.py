@@ -17,8 +17,8 @@ import msgspec
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call
-from tritonfleet.router.grpc import SERVICE, Status
-from tritonfleet.router.management import Management, names_of
+from tritonfleet.router.grpc import CHANGING_RPCS, SERVICE, Status
+from tritonfleet.router.management import READABLE, Management, names_of
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ log = logging.getLogger(__name__)
 HEALTH_CHECK = b"/grpc.health.v1.Health/Check"
 TRUE, FALSE = b"\x08\x01", b""  # a message whose field 1 is a bool
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # grpc.health.v1.HealthCheckResponse
-MESSAGE_LIMIT = 64 << 20  # bytes, decompressed
+LOAD = SERVICE + b"RepositoryModelLoad"
+MESSAGE_LIMIT = 64 << 20  # bytes, decompressed: a load may carry the model's files
+MOST = 16 << 10  # bytes of any other's, and decompressed four times as many
+MOST_WITH_FILES = 4  # that are taken at a time
+PREFIX = 5  # bytes before a gRPC message
 WITHOUT_DEADLINE_S = 60.0  # longer than the controller takes to ask all replicas
 UNBOUNDED = (
-    SERVICE + b"RepositoryModelLoad",
+    LOAD,
     SERVICE + b"RepositoryModelUnload",
 )  # take as long as they take
-UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}  # gRPC over HTTP/2
 
 
 class MessageError(Exception):
@@ -49,7 +52,7 @@ class MessageError(Exception):
 
 
 class FleetAnswers:
-    """See `router.dispatch.OwnAnswers`."""
+    """See `router.keeping.OwnAnswers`."""
 
     def __init__(
         self, dispatcher: Dispatcher, control_socket: str, management: Management | None = None
@@ -58,27 +61,56 @@ class FleetAnswers:
         self._management = management or Management()
         self._socket = control_socket
         self._http: httpx.AsyncClient | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], Call] = {}
+        self._with_files: set[Call] = set()  # whose bodies are larger than MOST
+
+    def unfit(self, call: Call) -> tuple[Status, str] | None:
+        path = call.info.path
+        if not call.kept and path in CHANGING_RPCS and path not in READABLE:  # before its files come
+            refusal = self._forbidden(call, b"")
+            if refusal is not None:
+                return refusal
+        most = MESSAGE_LIMIT if path == LOAD else MOST
+        if call.held_bytes > most + PREFIX:
+            return Status.RESOURCE_EXHAUSTED, f"{_rpc(path)} may have {most} bytes"
+        if call.held_bytes > MOST + PREFIX:
+            self._with_files.add(call)
+            if len(self._with_files) > MOST_WITH_FILES:
+                asking = self._asking.values()
+                self._with_files = {one for one in self._with_files if not one.done or one in asking}
+            if len(self._with_files) > MOST_WITH_FILES:
+                text = f"{MOST_WITH_FILES} models are being loaded with their files"
+                return Status.RESOURCE_EXHAUSTED, text
+        elif not self._dispatcher.may_keep(call, call.uncounted):
+            return Status.RESOURCE_EXHAUSTED, "too much is kept of requests that are not answered yet"
+        return None
 
     def answer(self, call: Call, body: bytes) -> None:
-        peer = _peer_of(call)
-        names = _names_of(call) if self._management.names else frozenset()
-        if not self._management.allows(call.info.path, body, peer, names, call.fields.get(b"authorization")):
-            rpc = call.info.path.rpartition(b"/")[2].decode()
-            self._dispatcher.refuse(
-                call,
-                Status.PERMISSION_DENIED,
-                f"{rpc} changes the servers, which {peer} may not: router.management in the fleet file says "
-                "who may",
-            )
+        refusal = self._forbidden(call, body)
+        local = None if refusal is not None else self._local(call, body)
+        if refusal is None and local is None:
+            task = self._dispatcher.loop.create_task(self._pass_on(call, body))
+            self._asking[task] = call
+            task.add_done_callback(self._asked)
             return
-        local = self._local(call, body)
+        self._dispatcher.uncount_kept(call)
         if local is not None:
             self._dispatcher.reply(call, local)
-            return
-        task = self._dispatcher.loop.create_task(self._pass_on(call, body))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        elif refusal is not None:
+            self._dispatcher.refuse(call, *refusal)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._dispatcher.uncount_kept(self._asking.pop(task))
+
+    def _forbidden(self, call: Call, body: bytes) -> tuple[Status, str] | None:
+        peer = _peer_of(call)
+        names = _names_of(call) if self._management.names else frozenset()
+        if self._management.allows(call.info.path, body, peer, names, call.fields.get(b"authorization")):
+            return None
+        return Status.PERMISSION_DENIED, (
+            f"{_rpc(call.info.path)} changes the servers, which {peer} may not: router.management in the "
+            "fleet file says who may"
+        )
 
     async def close(self) -> None:
         for task in self._asking:
@@ -175,6 +207,10 @@ class FleetAnswers:
 # ---------------------------------------------------------------- reading a request
 
 
+def _rpc(path: bytes) -> str:
+    return path.rpartition(b"/")[2].decode("ascii", "replace")
+
+
 def _peer_of(call: Call) -> str:
     """The client's address; "" where there is none any more."""
     transport = getattr(call.connection, "transport", None)  # of a ClientConnection, while it is connected
@@ -197,16 +233,17 @@ def request_of(call: Call, body: bytes) -> RpcRequest:
         if name == b"grpc-encoding":
             encoding = value
         elif name == b"grpc-timeout":
-            timeout = seconds(value)
+            timeout = grpc.parse_timeout(value)
         elif name == b"authorization" or name.startswith(b"triton-grpc-protocol-"):
             metadata[name.decode("ascii", "replace")] = value.decode("ascii", "replace")
+    most = MESSAGE_LIMIT if call.info.path == LOAD else 4 * MOST
     return RpcRequest(
-        call.info.path.decode("ascii", "replace"), message_of(body, encoding), metadata, timeout
+        call.info.path.decode("ascii", "replace"), message_of(body, encoding, most), metadata, timeout
     )
 
 
-def message_of(body: bytes, encoding: bytes) -> bytes:
-    """The one message of a unary request's body. Raises MessageError."""
+def message_of(body: bytes, encoding: bytes, most: int = MESSAGE_LIMIT) -> bytes:
+    """The one message of a unary request's body; ``most`` bytes, decompressed. Raises MessageError."""
     if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5:
         raise MessageError(Status.INTERNAL, "a unary request has one message, and all of it")
     message = body[5:]
@@ -217,22 +254,16 @@ def message_of(body: bytes, encoding: bytes) -> bytes:
         raise MessageError(Status.UNIMPLEMENTED, f"compression algorithm {name!r} is not supported")
     unpacking = zlib.decompressobj(wbits=31 if encoding == b"gzip" else 15)
     try:
-        unpacked = unpacking.decompress(message, MESSAGE_LIMIT + 1)
+        unpacked = unpacking.decompress(message, most + 1)
     except zlib.error as error:
         raise MessageError(Status.INTERNAL, f"the message cannot be decompressed: {error}") from error
-    if len(unpacked) > MESSAGE_LIMIT:
+    if len(unpacked) > most:
         raise MessageError(
-            Status.RESOURCE_EXHAUSTED, f"a fleet-wide request may have {MESSAGE_LIMIT} bytes, decompressed"
+            Status.RESOURCE_EXHAUSTED, f"a fleet-wide request may have {most} bytes, decompressed"
         )
     if not unpacking.eof:
         raise MessageError(Status.INTERNAL, "the message cannot be decompressed: it is cut off")
     return unpacked
-
-
-def seconds(timeout: bytes) -> float | None:
-    """A grpc-timeout header: up to 8 digits and a unit. None if it is not one."""
-    digits, unit = timeout[:-1], UNITS_S.get(timeout[-1:])
-    return int(digits) * unit if unit is not None and digits.isdigit() else None
 
 
 def lone_string(message: bytes) -> str:

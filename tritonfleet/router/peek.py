@@ -9,6 +9,7 @@ are they parsed. Of a compressed message `plain` makes such first bytes.
 import zlib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from tritonfleet.http2.stream import Buffer
 
@@ -19,6 +20,8 @@ REGION = b"shared_memory_region"
 # The entries of a map of parameters, as every implementation writes them: the name, then a bool_param.
 ASKS_FOR_FINAL = b'\n"triton_enable_empty_final_response\x12\x02\x08\x01'
 IS_FINAL = b"\n\x15triton_final_response\x12\x02\x08"
+
+LONGEST_ID = 64  # characters of a sequence's name that are kept as they are
 
 SequenceKey = tuple[str, str, int | str]  # model, kind of id, id
 
@@ -179,10 +182,15 @@ def _parameters(message: bytes, model: str) -> SequenceRef | None:
     flags = {"sequence_start": False, "sequence_end": False}
     for name, kind, value in _entries(message):
         if name == "sequence_id" and value not in (0, ""):
-            key = (model, kind, value)
+            key = (model, kind, value if isinstance(value, int) else _short(value))
         elif name in flags:
             flags[name] = bool(value)
     return SequenceRef(key, flags["sequence_start"], flags["sequence_end"]) if key is not None else None
+
+
+def _short(name: str) -> str:
+    """A sequence's name, or what stands for one that is long: it is kept for as long as the sequence."""
+    return name if len(name) <= LONGEST_ID else blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _entries(message: bytes) -> Iterator[tuple[str, str, int | str]]:

@@ -29,7 +29,7 @@ NEVER_S = -1.0  # no work is less, whatever rounding leaves
 CONNECT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
-MOST_MODELS = 4096  # that have counters of their own
+MOST_STRANGERS = 64  # names of no model that are counted apart
 USER_TIMEOUT_MS = 20_000  # unacknowledged data this old: the replica's host is gone (TCP_USER_TIMEOUT)
 
 
@@ -63,7 +63,7 @@ class ReplicaConnection(SocketConnection):
             if end_stream and self.dispatcher.declined(call, leg, fields):
                 return
             call.answered = True
-            if call.large:
+            if call.kept:
                 self.dispatcher.drop_replay(call)
             else:  # the same, without its call
                 call.replayable = False
@@ -182,10 +182,13 @@ class Replica:
         return best
 
     def stats_of(self, model: str) -> CallStats:
+        """What is counted for ``model`` here. Names come from clients and must not fill memory: a few that no
+        model has are counted apart, all others together, as what has no name."""
         stats = self.stats.get(model)
         if stats is None:
-            if len(self.stats) >= MOST_MODELS and model not in self.row.models and model:
-                return self.stats_of("")  # names come from clients: do not let them fill memory
+            models = self.row.models
+            if model and model not in models and len(self.stats) >= len(models) + MOST_STRANGERS:
+                return self.stats_of("")
             stats = self.stats[model] = CallStats(model)
             self._limit(stats)
         return stats

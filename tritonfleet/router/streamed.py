@@ -10,13 +10,14 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tritonfleet.core.streamed import Asked, OpenRequests
+from tritonfleet.core.streamed import MOST_OPEN, Asked, OpenRequests
 from tritonfleet.router import grpc, peek
 from tritonfleet.router.replica import NO_WORK_S
 
 if TYPE_CHECKING:
     from tritonfleet.http2.stream import Buffer
     from tritonfleet.router.call import CallStats, Leg
+    from tritonfleet.router.client import ClientConnection
     from tritonfleet.router.dispatch import Dispatcher
 
 
@@ -24,10 +25,12 @@ class Streamed:
     """Of one call. Its leg counts as one request in flight, as any; from `begin` to `end` the requests count
     instead, for the models that they ask."""
 
-    __slots__ = ("_answers", "_dispatcher", "_leg", "_open", "_requests")
+    __slots__ = ("_answers", "_client", "_counted", "_dispatcher", "_leg", "_open", "_requests")
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, client: ClientConnection) -> None:
         self._dispatcher = dispatcher
+        self._client = client
+        self._counted = 0  # of those open here, in the client's number
         self._leg: Leg | None = None
         self._requests = peek.StreamScanner()
         self._answers = peek.StreamScanner()
@@ -68,6 +71,7 @@ class Streamed:
         for asked in self._open.take_all():
             self._drop(leg, asked)
             waited_for.add(asked.model)
+        self._recount()
         leg.replica.in_flight += 1
         leg.stats.in_flight += 1
         leg.stats.streams += 1
@@ -80,6 +84,7 @@ class Streamed:
         leg = self._leg
         if leg is None:
             return
+        open_before = self._open.count
         model = grpc.peek_model(head) or ""
         sequence = peek.peek_sequence(head, model)
         if sequence is not None:  # it lives where the stream goes
@@ -91,6 +96,8 @@ class Streamed:
         replica = leg.replica
         stats = replica.stats.get(model) or replica.stats_of(model)
         cost_s = self._dispatcher.work.of(model).cost.estimate(size)
+        if self._client.open_requests >= MOST_OPEN:
+            return
         now = perf_counter()
         asked, before = self._open.sent(
             stats.model, now, cost_s, asks=peek.asks_for_final(head), decoupled=stats.decoupled
@@ -104,6 +111,12 @@ class Streamed:
             if replica.work_s < NO_WORK_S:
                 replica.work_s, replica.progress_at = 0.0, now
             replica.work_s += cost_s
+        if self._open.count != open_before:
+            self._recount()
+
+    def _recount(self) -> None:
+        self._client.open_requests += self._open.count - self._counted
+        self._counted = self._open.count
 
     def _answer(self, leg: Leg, head: Buffer) -> None:
         model = self._open.only_model or peek.peek_answering(head)
@@ -116,6 +129,7 @@ class Streamed:
         if final:
             asked = self._open.ended(model)
             if asked is not None:
+                self._recount()
                 stats = self._drop(leg, asked)
                 if not stats.decoupled and head[5:6] == b"\x12":  # no error_message: it was executed
                     stats.served += 1
@@ -127,6 +141,7 @@ class Streamed:
             stats.decoupled = True
             for asked in self._open.found_decoupled(model):
                 self._drop(leg, asked)
+            self._recount()
 
     @staticmethod
     def _drop(leg: Leg, asked: Asked) -> CallStats:

@@ -11,6 +11,9 @@ from tritonfleet.http2.sending import Held, Sender
 log = logging.getLogger(__name__)
 
 DEAF_S = 1.0  # that a peer has to hear why it was hung up on
+# What comes in larger reads leaves at once: libuv reads a socket up to 32 times in a turn, 256 KiB each, and
+# frames of a few bytes become as many pieces of output, each of which takes more memory than it has bytes.
+LARGE_READ = 32 * 1024
 WRITE_HIGH = 256 * 1024  # bytes the transport may hold before DATA waits in its stream instead
 
 
@@ -54,7 +57,9 @@ class SocketConnection(Connection, asyncio.Protocol):
         except ProtocolError as error:
             self.fail(error)
         outbox = self._outbox
-        if outbox and not outbox.scheduled:
+        if len(data) > LARGE_READ:
+            flush_all(outbox)
+        elif outbox and not outbox.scheduled:
             outbox.scheduled = True
             self._call_soon(flush_all, outbox)
         if self.interrupted:

@@ -7,7 +7,7 @@ kept here and given to the first replica with room ("late binding"), in the orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PACE_FROM_S = 0.002  # what shorter requests take says more of the host's scheduler than of the replica
 PRIOR_S = 0.01  # what a request costs of which nobody knows anything
-MOST_MODELS = 4096  # names come from clients: do not let them fill memory
+MOST_STRANGERS = 64  # names of no model: they come from clients, and must not fill memory
 
 
 class ModelWork:
@@ -64,6 +64,7 @@ class Work:
         self.asleep: dict[str, float] = {}  # models no replica serves until a request wakes one, and how long
         self._woken_at: dict[str, float] = {}  # what was waited for a cold start is no part of max_wait_s
         self._priors: dict[str, float] = {}
+        self._known: set[str] = set()  # models of the table
         self._refuse = refuse
 
     def configure(self, settings: RouterSettings) -> None:
@@ -79,6 +80,10 @@ class Work:
         self._woken_at |= dict.fromkeys(self.asleep.keys() - asleep.keys(), now)
         self.asleep = asleep
 
+    def know(self, models: Iterable[str]) -> None:
+        """The models that replicas have; those that sleep or had a prior are known besides."""
+        self._known = {*models, *self.asleep, *self._priors}
+
     def take_priors(self, priors: dict[str, float]) -> None:
         """What Triton has measured a model's requests to cost: until the first answer is learned from."""
         self._priors = priors
@@ -90,7 +95,7 @@ class Work:
         found = self.models.get(model)
         if found is None:
             found = ModelWork(self._priors.get(model, PRIOR_S))
-            if len(self.models) < MOST_MODELS:
+            if model in self._known or len(self.models) < len(self._known) + MOST_STRANGERS:
                 self.models[model] = found
         return found
 

@@ -18,7 +18,7 @@ from tritonfleet.http2 import frames
 from tritonfleet.http2.fields import encode
 from tritonfleet.http2.frames import ErrorCode, ProtocolError
 from tritonfleet.http2.sending import MAX_FRAME, REMEMBERED_RESETS
-from tritonfleet.http2.stream import Stream
+from tritonfleet.http2.stream import Buffer, Stream, kept, put
 
 END = frames.END_STREAM
 END_HEADERS = frames.END_HEADERS
@@ -417,3 +417,34 @@ def test_late_frames_of_what_we_reset_are_no_offence_however_many_that_were() ->
     connection.send_headers(connection.streams[sid(last + 2)], b"", True)  # both have ended it: no reset
     with pytest.raises(ProtocolError, match="its sender has closed"):
         dialogue >> data_frame(last + 2, b"late")
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 256])
+def test_small_pieces_that_wait_are_put_together(size: int) -> None:
+    """Each alone would take more memory than it has bytes, tens of times as much if they have one or two."""
+    dialogue, stream = opened()
+    server = dialogue.connection
+    server.writable = False
+    pieces = [bytes([number % 251]) * size for number in range(16_384 // size)]
+    for piece in pieces[:-1]:
+        server.send_data(stream, piece, False)
+    server.send_data(stream, pieces[-1], True)
+    assert stream.queue is not None
+    assert len(stream.queue) <= 5
+    assert stream.queued_bytes == len(pieces) * size
+    waiting = b"".join(bytes(first[0]) for first in stream.queue if first[0] is not None)
+    assert waiting == b"".join(pieces)
+    assert [first[1] for first in stream.queue] == [False] * (len(stream.queue) - 1) + [True]
+
+
+def test_what_is_kept_of_a_message() -> None:
+    read = bytes(100_000)
+    assert kept(memoryview(read)[:20_000]) == read[:20_000]
+    assert type(kept(memoryview(read)[:20_000])) is bytes  # not the whole read for a fifth of it
+    assert type(kept(memoryview(read)[:60_000])) is memoryview
+    parts: list[Buffer] = [b"first"]
+    for _ in range(3000):
+        put(parts, b"ab")
+    put(parts, read)
+    assert b"".join(parts) == b"first" + b"ab" * 3000 + read
+    assert len(parts) == 4

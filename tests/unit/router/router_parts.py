@@ -5,12 +5,13 @@ The scripted replica speaks HTTP/2 by the `h2` library, so that it shares nothin
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 
 from tritonfleet.core.limits import RouterLimits
@@ -94,7 +95,8 @@ class ReplicaProtocol(asyncio.Protocol):
             elif isinstance(event, h2.events.WindowUpdated):
                 for stream, (body, trailers) in list(self.unsent.items()):
                     del self.unsent[stream]
-                    self.send_body(stream, body, trailers)
+                    with suppress(h2.exceptions.StreamClosedError):  # reset in the same read
+                        self.send_body(stream, body, trailers)
         self.flush()
 
 

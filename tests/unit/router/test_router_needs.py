@@ -57,7 +57,7 @@ def nothing(_request: Request) -> None:
         lambda name, version: service_pb2.ModelInferRequest(model_name=name, model_version=version, id="x"),
     ],
 )
-@pytest.mark.parametrize("name", ["m", "é" * 20, "m" * 127, "m" * 128, "m" * 3000])
+@pytest.mark.parametrize("name", ["m", "é" * 20, "m" * 127, "m" * 128, "m" * 255])
 @pytest.mark.parametrize("version", ["", "1", "12345678901234567890", "x"])
 def test_the_version_is_peeked_from_real_messages(build: Callable[..., Any], name: str, version: str) -> None:
     data = framed(build(name=name, version=version))

@@ -19,8 +19,9 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.controller.api import ControlServer
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
+from tritonfleet.router.grpc import parse_timeout
 from tritonfleet.router.management import Management
-from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lone_string, message_of, seconds
+from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lone_string, message_of
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -226,7 +227,7 @@ def test_a_message_that_unpacks_without_end_is_refused() -> None:
     [(b"5S", 5.0), (b"100m", 0.1), (b"2H", 7200.0), (b"7u", 7e-6), (b"x", None), (b"", None), (b"5", None)],
 )
 def test_timeouts(text: bytes, expected: float | None) -> None:
-    assert seconds(text) == (pytest.approx(expected) if expected is not None else None)
+    assert parse_timeout(text) == (pytest.approx(expected) if expected is not None else None)
 
 
 def test_a_lone_name() -> None:

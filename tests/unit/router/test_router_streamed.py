@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.core.wire import ReplicaTelemetry
 from tritonfleet.http2.frames import ErrorCode
-from tritonfleet.router.replica import MOST_MODELS
+from tritonfleet.router.replica import MOST_STRANGERS
 from tritonfleet.router.streamed import peek
 from tritonfleet.router.telemetry import telemetry
 
@@ -300,9 +300,9 @@ async def test_whatever_becomes_of_streams_their_requests_end_at_zero(seed: int)
 async def test_names_that_clients_make_up_do_not_fill_memory() -> None:
     async with router_of(ScriptedReplica(nothing)) as router:
         (replica,) = router.dispatcher.replicas.values()
-        for number in range(MOST_MODELS + 10):
+        for number in range(MOST_STRANGERS + 10):
             replica.stats_of(f"made up {number}")
-        assert len(replica.stats) <= MOST_MODELS + 1
+        assert len(replica.stats) <= MOST_STRANGERS + 2  # the one of the table, and the rest
         assert replica.stats_of("made up last") is replica.stats[""]
         assert replica.stats_of("model").model == "model"  # the table has it
 
