@@ -22,7 +22,7 @@ class RouterLimits:
     metadata_held: int = 4 << 20  # the memory it takes, for all calls that are open, lists under 1 KiB apart
     held_by_connection: int = 4 << 20  # answers its client does not take; beyond, no further call begins
     held_by_all: int = 256 << 20  # the same of all clients of a worker; beyond, who holds most is hung up on
-    kept_by_connection: int = 4 << 20  # requests, for another try; what is more is not tried again
+    kept_by_connection: int = 16 << 20  # requests, for another try; what is more is not tried again
     kept_by_all: int = 64 << 20  # the same of all clients of a worker
     greeting_s: float = 10.0  # to the preface and SETTINGS, and from HEADERS to END_HEADERS
     stalled_s: float = 60.0  # without any progress in what waits to be sent; Envoy: 5 minutes
