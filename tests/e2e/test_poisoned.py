@@ -53,9 +53,10 @@ def test_it_is_left_out_tried_again_and_replaced(tmp_path: Path) -> None:
                     except triton.InferenceServerException as error:
                         failures.append(str(error))
             assert found[0]["subject"] == "main-0"
-            assert "the routers left it out 2 times (5 failures in a row" in found[0]["reason"]
+            reason = found[0]["reason"]
+            assert "the routers left it out 2 times (5 failures in a row" in reason, fleet.last_words()
             # Five until it was left out, five when it was tried again.
-            assert len(failures) == 10
+            assert len(failures) == 10, fleet.last_words()
             assert all("CUDA error" in text for text in failures)
             fleet.until(
                 lambda f: (

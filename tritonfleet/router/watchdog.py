@@ -89,6 +89,7 @@ def _end_stuck(client: ClientConnection, now: float) -> None:
 def _take_back(dispatcher: Dispatcher, replica: Replica) -> None:
     log.info("%s is chosen again", replica.instance)
     replica.ejected_until = None
+    replica.failures_in_row = 0  # those of a panic in which it was asked all the same
     replica.last_error = ""
     replica.start_slow()
     dispatcher.room_changed()
