@@ -188,9 +188,11 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def windows_add_up(self) -> None:
-        """A frame is charged when its header is read, what is still to come of it included."""
+        """A frame is charged when its header is read, what is still to come of it included; one that is
+        thrown away is credited then, too."""
         us = self.us
-        assert us.receive_room + us._data_left + us.drained + self.uncredited == us.connection_window
+        to_come = us._data_left if us._data_stream is not None else 0
+        assert us.receive_room + to_come + us.drained + self.uncredited == us.connection_window
         for number, said in self.streams.items():
             stream = us.streams.get(sid(number))
             if stream is not None and not stream.receive_closed:
