@@ -70,6 +70,7 @@ def test_an_image_that_is_not_there_is_pulled_once_and_told(
     fleet = docker_fleet(triton={"image": image})
     fleet.cli("up", "-d")
     fleet.until(lambda f: sorted(f.containers()) == ["main-0.1", "main-1.1"], "both were launched")
+    fleet.until(lambda f: f.events("image.pulled"), "it is told at the tick after")
     (began,), (ended,) = fleet.events("image.pulling"), fleet.events("image.pulled")
     assert (began["subject"], began["reason"]) == (image, "it is not on the Docker host")
     assert "1 of 1 layers" in ended["reason"]
