@@ -1,5 +1,7 @@
 """How replicas are launched: what runs, as the system shows it, and the next one, by the fleet file."""
 
+from contextlib import suppress
+
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.core.launched import Launched, masked
@@ -13,10 +15,8 @@ async def launched(fleet: Fleet, name: str) -> Launched:
     if slot is None:
         raise RefusedError("not_found", f"there is no replica {name!r}", "see `tritonfleet ps`")
     if slot.instance is not None:
-        try:
+        with suppress(DriverError):  # it has ended, or its engine is away
             return await fleet.driver.launch_of(slot.instance)
-        except DriverError:  # it has ended, or its engine is away
-            pass
     return next_launch(fleet, slot.pool)
 
 

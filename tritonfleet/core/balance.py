@@ -53,7 +53,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = 0
 
-    def pick(self, candidates: Sequence[C], cost_s: float = 0.0, now: float = 0.0) -> C:  # noqa: ARG002 # only counts matter
+    def pick(self, candidates: Sequence[C], cost_s: float = 0.0, now: float = 0.0) -> C:  # noqa: ARG002 # turns are all it knows
         self._turn = (self._turn + 1) % len(candidates)
         return candidates[self._turn]
 
@@ -128,7 +128,7 @@ def done_in_s(busy: Candidate, cost_s: float, now: float) -> float:
     if elapsed_s <= 0.0:
         return expected_s
     oldest_s = ALL_BUT * work_s * busy.pace / busy.in_flight
-    return expected_s - (min(oldest_s, elapsed_s))
+    return expected_s - min(oldest_s, elapsed_s)
 
 
 def useful_slots(executing: int) -> int:

@@ -175,7 +175,7 @@ class Sender:
             queue = stream.queue = deque()
         last = queue[-1][0] if queue else None
         if joins(last, size):
-            last += payload  # type: ignore[operator] # a bytearray
+            last += payload
             if end_stream:
                 queue[-1] = (last, True)
         else:

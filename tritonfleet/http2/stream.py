@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from tritonfleet.http2.sending import Sender
@@ -25,12 +25,12 @@ def kept(payload: Buffer) -> Buffer:
     may grow."""
     if type(payload) is bytearray:
         return bytes(payload)
-    if type(payload) is memoryview and len(payload.obj) > 2 * len(payload):  # type: ignore[arg-type] # of bytes
+    if type(payload) is memoryview and len(payload.obj) > 2 * len(payload):  # type: ignore[arg-type] # a piece of a read, which is bytes
         return bytes(payload)
     return payload
 
 
-def joins(last: Buffer | None, size: int) -> bool:
+def joins(last: Buffer | None, size: int) -> TypeGuard[bytearray]:
     """Whether a piece of ``size`` bytes is to be put to the ``last`` one that waits before it."""
     return size <= SMALL_PIECE and type(last) is bytearray and len(last) + size <= PUT_TOGETHER
 
@@ -38,8 +38,9 @@ def joins(last: Buffer | None, size: int) -> bool:
 def put(parts: list[Buffer], payload: Buffer) -> None:
     """Add ``payload`` to what is kept of a message, whose first part is there."""
     size = len(payload)
-    if joins(parts[-1], size):
-        parts[-1] += payload  # type: ignore[operator] # it is a bytearray
+    last = parts[-1]
+    if joins(last, size):
+        last += payload
     else:
         parts.append(bytearray(payload) if size <= SMALL_PIECE else kept(payload))
 

@@ -153,7 +153,7 @@ class Leg(Stream):
         replica = self.replica
         replica.in_flight -= 1
         now = perf_counter()
-        if self.cost_s:
+        if self.size:
             replica.work_s -= self.cost_s
             replica.progress_at = now
         stats = self.stats

@@ -91,7 +91,7 @@ class ClientConnection(SocketConnection):
         self.dispatcher.clients.discard(self)
         calls = list(self.streams.values())
         # Those that wait first: the room that the others leave is for other clients' calls.
-        for call in sorted(calls, key=lambda one: not one.waiting):  # type: ignore[attr-defined] # all are Calls
+        for call in sorted(calls, key=lambda one: not one.waiting):  # type: ignore[attr-defined] # a client's streams are Calls
             self.discard_queue(call)
             self.dispatcher.cancel(call)
         self.streams.clear()

@@ -264,7 +264,7 @@ class Dispatcher(Ends):
             self.work.has_waited(call, now)
         stream_id = connection.open_stream_id()
         leg = Leg(connection, stream_id, replica, stats, at)
-        if cost_s:
+        if size:
             leg.size, leg.cost_s = size, cost_s
             if replica.work_s < NO_WORK_S:
                 replica.work_s, replica.progress_at = 0.0, at

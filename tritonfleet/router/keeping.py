@@ -63,7 +63,7 @@ class Keeping:
             held.append(payload)
             if same and call.held_bytes <= MOST_KEPT:
                 return
-            if not self.may_keep(call, len(payload.obj)):  # type: ignore[arg-type] # of bytes
+            if not self.may_keep(call, len(payload.obj)):  # type: ignore[arg-type] # a piece of a read
                 self.drop_replay(call)
 
     def may_keep(self, call: Call, more: int) -> bool:

@@ -23,7 +23,8 @@ def test_each_final_response_ends_the_oldest_request_of_its_model() -> None:
     for turn, model in enumerate("aabb"):
         found.sent(model, float(turn), 1.0, asks=False, decoupled=False)
     assert found.count == 4
-    assert [found.ended(model).started for model in "baba"] == [2.0, 0.0, 3.0, 1.0]  # type: ignore[union-attr] # all are there
+    ended = [found.ended(model) for model in "baba"]
+    assert [one and one.started for one in ended] == [2.0, 0.0, 3.0, 1.0]
     assert (found.count, found.ended("a")) == (0, None)
 
 

@@ -48,7 +48,7 @@ def test_labels_that_make_no_sense_are_refused(changed: dict[str, str], words: s
 
 def test_a_launch_is_told_from_the_inspection_without_what_the_image_sets() -> None:
     asked = body(replace(SPEC, devices=(Device("GPU-1", DeviceKind.GPU),), env={"HF_TOKEN": "x"}))
-    env = ["PATH=/usr/bin", "NVIDIA_VISIBLE_DEVICES=all", *asked["Env"]]  # type: ignore[misc] # a list
+    env = ["PATH=/usr/bin", "NVIDIA_VISIBLE_DEVICES=all", *asked["Env"]]  # type: ignore[misc] # its values are objects, and this one is a list
     inspected = {"Config": {**asked, "Env": env}, "HostConfig": asked["HostConfig"]}
     found = container.launched_of(inspected, "triton:1", env[:2])
     assert (found.image, found.command[0], found.command[-1]) == (

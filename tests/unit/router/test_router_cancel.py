@@ -16,6 +16,7 @@ from router_parts import (
     router_of,
     until,
 )
+from test_router_duties import windows_are_whole
 from test_router_peek import infer
 
 from tritonfleet.http2.frames import ErrorCode
@@ -134,6 +135,18 @@ async def waiting_for_a_slot(scene: Scene) -> int:
     return stream
 
 
+async def waiting_for_room_on_a_connection(scene: Scene) -> int:
+    connections = [one for r in scene.router.dispatcher.replicas.values() for one in r.connections]
+    room = [one.peer_max_streams for one in connections]
+    for one in connections:
+        one.peer_max_streams = 0
+    stream = scene.client.request(infer(size=10_000)[5:], path=INFER)
+    await until(lambda: scene.router.dispatcher.waiting_count == 1)
+    for one, most in zip(connections, room, strict=True):
+        one.peer_max_streams = most
+    return stream
+
+
 async def waiting_for_a_model_that_sleeps(scene: Scene) -> int:
     scene.router.dispatcher.work.asleep = {"m": 60.0}
     stream = scene.client.request(infer()[5:], path=INFER)
@@ -146,7 +159,7 @@ async def waiting_for_a_model_that_sleeps(scene: Scene) -> int:
 STATES = [
     before_its_body, before_its_model_is_known, in_the_middle_of_its_body, unanswered,
     in_the_middle_of_its_answer, with_an_answer_that_it_does_not_take, sent_again, a_stream_with_requests,
-    a_stream_at_rest, waiting_for_a_slot, waiting_for_a_model_that_sleeps,
+    a_stream_at_rest, waiting_for_a_slot, waiting_for_room_on_a_connection, waiting_for_a_model_that_sleeps,
 ]  # fmt: skip
 
 
@@ -174,6 +187,9 @@ async def test_giving_up(state: Callable[[Scene], Awaitable[int]], loses_all: bo
         assert [reset.error_code for reset in resets] == [ErrorCode.CANCEL] * len(heard)
         await until(lambda: router.in_flight() == 0)
         await until(lambda: router.dispatcher.waiting_count == 0)
+        assert (router.dispatcher.kept_bytes, router.dispatcher.held.total) == (0, 0)
+        if not loses_all and state is not with_an_answer_that_it_does_not_take:  # it gave no window back
+            await windows_are_whole(router, client)
         for replica in replicas:
             replica.on_request = lambda request: request.answer(b"yes")
         after = (other if loses_all else client).request(infer()[5:], path=INFER)

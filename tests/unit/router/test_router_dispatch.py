@@ -224,8 +224,10 @@ async def test_a_replicas_reset_keeps_its_meaning() -> None:
         assert len(router.scripted[0].requests) == 1
 
 
-async def test_an_early_answer_ends_the_request() -> None:
-    """Trailers before the request's end: the client gets its status, its stream is closed without error."""
+@pytest.mark.parametrize("resets", [False, True])
+async def test_an_early_answer_ends_the_request(resets: bool) -> None:
+    """Trailers before the request's end: the client gets its status, its stream is closed without error, also
+    if the replica says by a reset that it wants no more of it; that is no cancel."""
     async with router_of(ScriptedReplica()) as router, raw_client(router.port) as client:
         replica = router.scripted[0]
 
@@ -235,6 +237,8 @@ async def test_an_early_answer_ends_the_request() -> None:
                 [(":status", "200"), ("grpc-status", "8"), ("grpc-message", "full")],
                 end_stream=True,
             )
+            if resets:
+                request.connection.h2.reset_stream(request.stream, ErrorCode.NO_ERROR)
 
         replica.on_start = refuse
         stream = client.request(None)
@@ -243,6 +247,7 @@ async def test_an_early_answer_ends_the_request() -> None:
         assert await client.finished(stream) == (8, "full")
         await until(lambda: bool(client.of(Reset, stream)))
         assert client.of(Reset, stream)[0].error_code == ErrorCode.NO_ERROR
+        await until(lambda: router.in_flight() == 0)
 
 
 # ---------------------------------------------------------------- retry, refusal, loss

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from functools import partial
 
 import grpc
 import h2.events
@@ -46,14 +47,14 @@ def resets_of(replica: ScriptedReplica) -> list[int]:
 
 async def windows_are_whole(router: Router, client: RawClient) -> None:
     """Nothing is held, and both sides of the router may receive as much as at first."""
-    (connection,) = router.dispatcher.clients
-    await until(lambda: router.in_flight() == 0 and not connection.streams)
+    clients = router.dispatcher.clients
+    await until(lambda: router.in_flight() == 0 and not any(one.streams for one in clients))
     replicas = [c for r in router.dispatcher.replicas.values() for c in r.connections]
-    for one in (connection, *replicas):
+    for one in (*clients, *replicas):
         assert one.receive_room + one.drained == one.connection_window, one
         assert one.queued_bytes == 0
         assert not one.blocked
-    await until(lambda: client.h2.outbound_flow_control_window == connection.receive_room)
+    await until(lambda: client.h2.outbound_flow_control_window in {one.receive_room for one in clients})
     assert router.dispatcher.held.total == 0
     assert router.dispatcher.kept_bytes == 0
 
@@ -89,24 +90,6 @@ async def test_trailers_leave_at_a_window_of_exactly_0() -> None:
         assert client.h2.inbound_flow_control_window == 0
 
 
-async def test_trailers_then_a_reset_without_error_is_no_cancel() -> None:
-    async with router_of(ScriptedReplica()) as router, raw_client(router.port) as client:
-
-        def refuse(request: Request) -> None:
-            words = [*OK, ("grpc-status", "8"), ("grpc-message", "full")]
-            request.connection.h2.send_headers(request.stream, words, end_stream=True)
-            request.connection.h2.reset_stream(request.stream, ErrorCode.NO_ERROR)
-
-        router.scripted[0].on_start = refuse
-        stream = client.request(None)
-        client.h2.send_data(stream, b"\0\0\0\0\5")
-        client.flush()
-        assert await client.finished(stream) == (8, "full")
-        await until(lambda: bool(client.of(Reset, stream)))
-        assert client.of(Reset, stream)[0].error_code == ErrorCode.NO_ERROR
-        await until(lambda: router.in_flight() == 0)
-
-
 @pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.REFUSED_STREAM])
 async def test_a_reset_of_the_replicas_keeps_its_code(code: ErrorCode) -> None:
     async with (
@@ -119,19 +102,7 @@ async def test_a_reset_of_the_replicas_keeps_its_code(code: ErrorCode) -> None:
         await windows_are_whole(router, client)
 
 
-# ---------------------------------------------------------------- cancelling
-
-
-async def _headers_only(router: Router, client: RawClient) -> int:
-    return client.request(None, path=INFER)
-
-
-async def _half_a_message(router: Router, client: RawClient) -> int:
-    stream = client.request(None, path=INFER)
-    client.h2.send_data(stream, infer(size=50_000)[:15_000])
-    client.flush()
-    await until(lambda: router.in_flight() > 0)
-    return stream
+# ---------------------------------------------------------------- deadlines
 
 
 async def _asked(router: Router, client: RawClient) -> int:
@@ -164,50 +135,6 @@ async def _answering(router: Router, client: RawClient) -> int:
     return stream
 
 
-async def _answer_not_taken(router: Router, client: RawClient) -> int:
-    client.credits = False
-    router.scripted[0].on_request = lambda r: r.answer(bytes(1 << 20))
-    stream = client.request(infer()[5:], path=INFER)
-    await until(lambda: len(client.body(stream)) == 65_535)
-    await until(lambda: router.dispatcher.held.total > 0)
-    return stream
-
-
-STATES = (
-    _headers_only, _half_a_message, _asked, _in_the_models_queue, _for_room_on_a_connection, _answering,
-    _answer_not_taken,
-)  # fmt: skip
-NOT_SENT = (_headers_only, _in_the_models_queue, _for_room_on_a_connection)
-
-
-@pytest.mark.parametrize("how", ["reset", "lost"])
-@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__[1:])
-async def test_a_cancel_in_any_state_is_passed_on_at_once(state, how: str) -> None:
-    async with router_of(ScriptedReplica(nothing)) as router, raw_client(router.port) as client:
-        replica = router.scripted[0]
-        stream = await state(router, client)
-        others = 1 if state is _in_the_models_queue else 0
-        if how == "reset":
-            client.h2.reset_stream(stream, ErrorCode.CANCEL)
-            client.flush()
-            await until(lambda: all(len(c.streams) == others for c in router.dispatcher.clients))
-            for number in replica.requests[:others]:
-                number.answer(b"")
-            if state is not _answer_not_taken:  # there its window is used up: the client gave none back
-                await windows_are_whole(router, client)
-        else:
-            client.transport.abort()
-            await until(lambda: not router.dispatcher.clients)
-        await until(lambda: router.in_flight() == 0)
-        sent = state not in NOT_SENT or (how == "lost" and others == 1)
-        await until(lambda: resets_of(replica) == [ErrorCode.CANCEL] * sent)
-        assert (router.dispatcher.waiting_count, router.dispatcher.kept_bytes) == (0, 0)
-        assert router.dispatcher.held.total == 0
-
-
-# ---------------------------------------------------------------- deadlines
-
-
 @pytest.mark.parametrize(
     "given",
     [b"99999999H", b"1H", b"99999999M", b"2M", b"99999999S", b"5S", b"99999999m", b"100m", b"7u", b"9n"],
@@ -229,10 +156,10 @@ def test_the_time_that_is_left_can_be_said(given: bytes, share: float) -> None:
 
 
 @pytest.mark.parametrize("state", [_asked, _answering, _in_the_models_queue, _for_room_on_a_connection])
-async def test_a_deadline_is_enforced_in_any_state(state) -> None:
+async def test_a_deadline_is_enforced_in_any_state(state, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a client that does not enforce it; whoever waits is told by the queue's own clock."""
     async with router_of(ScriptedReplica(nothing)) as router, raw_client(router.port) as client:
-        request, client.request = client.request, lambda *a, **k: request(*a, **{"grpc-timeout": "5S"}, **k)  # type: ignore[method-assign] # each call has one
+        monkeypatch.setattr(client, "request", partial(client.request, **{"grpc-timeout": "5S"}))
         stream = await state(router, client)
         watchdog.look(router.dispatcher, router.dispatcher.loop.time() + 4)
         assert client.status(stream) is None

@@ -78,6 +78,20 @@ async def test_short_requests_do_not_wait_for_a_number_that_was_only_found() -> 
             assert Counter([(await client.finished(stream))[0] for stream in streams]) == {0: 5}
 
 
+async def test_requests_that_are_expected_to_cost_nothing_are_learned_by_their_size() -> None:
+    replica = Held()
+    async with router_of(replica, policy="least_work") as router, raw_client(router.port) as client:
+        router.dispatcher.work.take_priors({"model": 0.0})
+        for index in range(3):
+            stream = client.request(body(index), path=INFER)
+            await until(lambda n=index: len(replica.requests) > n)
+            replica.finish(index)
+            await client.finished(stream)
+            await asyncio.sleep(0.01)  # answers closer together would be one batch
+        [(size, _seconds)] = router.dispatcher.work.of("model").cost.points()
+        assert size == len(body(0))
+
+
 async def test_a_higher_priority_goes_first() -> None:
     replica = Held()
     async with router_of(replica, slots={"model": 1}) as router, raw_client(router.port) as client:
