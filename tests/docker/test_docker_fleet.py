@@ -8,6 +8,8 @@ from typing import Any
 
 import docker_daemon
 import pytest
+import tritonclient.grpc as triton
+from certificates import certificate
 from docker_fleets import DockerFleet, echoes
 
 from tritonfleet.drivers import docker_facts
@@ -190,3 +192,23 @@ def test_a_second_fleet_of_the_same_name_touches_nothing_of_the_first(docker_fle
     assert f"belongs to another fleet '{first.name}'" in failed.stderr
     assert first.containers().keys() == before
     first.ready(2)
+
+
+def test_containers_are_spoken_to_by_mutual_tls(docker_fleet: Make) -> None:
+    fleet = docker_fleet()
+    authority = certificate(fleet.folder, "fleet-ca")
+    for name in ("replica", "router"):
+        certificate(fleet.folder, name, authority)
+    tls = {
+        "cert": "replica.pem", "key": "replica.key", "ca": "fleet-ca.pem",
+        "client_cert": "router.pem", "client_key": "router.key",
+    }  # fmt: skip
+    fleet.write(triton={"tls": tls})
+    fleet.cli("up", "-d", "--wait")
+    assert echoes(fleet) == {"main-0", "main-1"}
+    port = fleet.replicas()["main-0"]["grpc_port"]
+    refused = pytest.raises(triton.InferenceServerException)
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as stranger, refused:
+        stranger.is_server_live(client_timeout=3)
+    shown = fleet.cli("describe", "main-0").stdout
+    assert "/tritonfleet-tls/key.pem, read only" in shown

@@ -13,6 +13,7 @@ from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
 STDOUT = "stdout"  # of router.access_log.path: no file
 TLS_FILES = ("cert", "key", "client_ca")
+REPLICA_TLS_FILES = ("cert", "key", "ca", "client_cert", "client_key")
 
 
 def repositories(source: Source) -> list[ConfigProblem]:
@@ -28,11 +29,14 @@ def repositories(source: Source) -> list[ConfigProblem]:
 
 
 def certificates(source: Source) -> list[ConfigProblem]:
-    """The files of ``router.tls`` and the secrets of ``router.management`` against the disk."""
-    router = source.value.get("router")
-    if not isinstance(router, dict):
-        return []
+    """The files of ``router.tls`` and of ``triton.tls``, and the secrets of ``router.management``, against
+    the disk."""
     files: list[tuple[tuple[str | int, ...], object, str]] = []
+    for name, pems in replica_tls(source.value):
+        path = ("pools", name, "triton", "tls")
+        files += [((*path, key), pems.get(key), "name a PEM file") for key in REPLICA_TLS_FILES]
+    given = source.value.get("router")
+    router = given if isinstance(given, dict) else {}
     if isinstance(tls := router.get("tls"), dict):
         files += [(("router", "tls", key), tls.get(key), "name a PEM file") for key in TLS_FILES]
     if isinstance(managers := router.get("management"), list):
@@ -42,10 +46,20 @@ def certificates(source: Source) -> list[ConfigProblem]:
             if isinstance(one, str) and one.startswith(TOKEN)
         ]
     problems = []
-    for path, given, hint in files:
-        if isinstance(given, str) and given and (why := _unreadable(given)):
-            problems.append(source.problem(path, f"{given} {why}", hint=hint))
+    for where, file, hint in files:
+        if isinstance(file, str) and file and (why := _unreadable(file)):
+            problems.append(source.problem(where, f"{file} {why}", hint=hint))
     return problems
+
+
+def replica_tls(value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a file's raw values have as ``triton.tls``, by pool."""
+    pools = value.get("pools")
+    for name, pool in pools.items() if isinstance(pools, dict) else ():
+        triton = pool.get("triton") if isinstance(pool, dict) else None
+        tls = triton.get("tls") if isinstance(triton, dict) else None
+        if isinstance(tls, dict):
+            yield name, tls
 
 
 def _unreadable(path: str) -> str:

@@ -74,6 +74,8 @@ def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
         given = pool.get("model_repository") if isinstance(pool, dict) else None
         if isinstance(given, str) and given and "://" not in given:
             pool["model_repository"] = str(folder / _at_home(given))
+    for _, tls in checks.replica_tls(value):
+        _resolve(tls, checks.REPLICA_TLS_FILES, folder)
     router = value.get("router")
     if not isinstance(router, dict):
         return
@@ -82,11 +84,14 @@ def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
         router["management"] = [_token_path(one, folder) for one in managers]
     for part, keys in (("tls", checks.TLS_FILES), ("access_log", ("path",))):
         files = router.get(part)
-        if not isinstance(files, dict):
-            continue
-        for key in keys:
-            if isinstance(files.get(key), str) and files[key] not in ("", checks.STDOUT):
-                files[key] = str(folder / _at_home(files[key]))
+        if isinstance(files, dict):
+            _resolve(files, keys, folder)
+
+
+def _resolve(files: dict[str, Any], keys: Iterable[str], folder: Path) -> None:
+    for key in keys:
+        if isinstance(files.get(key), str) and files[key] not in ("", checks.STDOUT):
+            files[key] = str(folder / _at_home(files[key]))
 
 
 def _token_path(manager: Any, folder: Path) -> Any:

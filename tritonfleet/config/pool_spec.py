@@ -23,7 +23,11 @@ OWNED_ARGUMENTS = {
     "--http-address": "replicas listen on loopback; clients use router.listen",
     "--metrics-address": "replicas listen on loopback",
     "--allow-grpc": "the fleet speaks gRPC with its replicas",
-    "--grpc-use-ssl": "the fleet speaks plain gRPC with its replicas, on loopback",
+    "--grpc-use-ssl": "use triton.tls",
+    "--grpc-use-ssl-mutual": "use triton.tls",
+    "--grpc-server-cert": "use triton.tls.cert",
+    "--grpc-server-key": "use triton.tls.key",
+    "--grpc-root-cert": "use triton.tls.ca",
     "--model-repository": "use model_repository",
     "--model-store": "use model_repository",
     "--model-control-mode": "the fleet loads models itself; use models",
@@ -94,6 +98,27 @@ def _not_pinning(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+class TritonTlsSpec(Part):
+    cert: str = Field(min_length=1)
+    """The certificate that the replicas show, a PEM file."""
+    key: str = Field(min_length=1)
+    """Its private key, a PEM file without a pass phrase."""
+    ca: str = Field(min_length=1)
+    """The authorities that must have signed the replicas' certificate, and the client's, a PEM file."""
+    name: str = Field(default="localhost", min_length=1)
+    """The DNS name that the replicas' certificate must have, whatever their addresses are."""
+    client_cert: str | None = Field(default=None, min_length=1)
+    """What routers and controller show, a PEM file: replicas then serve nobody who has none (mutual TLS)."""
+    client_key: str | None = Field(default=None, min_length=1)
+    """Its private key, a PEM file without a pass phrase."""
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        if (self.client_cert is None) != (self.client_key is None):
+            raise ValueError("client_cert and client_key go together")
+        return self
+
+
 class TritonSpec(Part):
     args: tuple[Annotated[str, AfterValidator(_not_owned)], ...] = ()
     """Further arguments of tritonserver, verbatim, last. Those that the fleet sets itself are refused."""
@@ -109,6 +134,8 @@ class TritonSpec(Part):
     """Docker: who Triton runs as, `NAME` or `UID:GID`; if not given, the image's own user."""
     ulimits: dict[Annotated[str, Field(pattern=r"^[a-z]+$")], Annotated[Whole, Field(ge=-1)]] | None = None
     """Docker: limits by name, -1 is unlimited. If not given: `{memlock: -1, stack: 67108864}` with a GPU."""
+    tls: TritonTlsSpec | None = None
+    """Replicas are spoken to by TLS, and their HTTP port is off; without it, connections are plain."""
     exit_timeout: Duration = 30.0
     """Triton's `--exit-timeout-secs`: how long it may finish requests after SIGTERM. Whole seconds."""
 

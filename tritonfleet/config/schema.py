@@ -46,6 +46,9 @@ def pool_hash(spec: FleetSpec, pool: str) -> str:
         "models": sorted(found.models),
         "triton": found.triton.model_dump(mode="json"),
     }
-    if found.replicas.devices_per_replica > 1:  # absent for 1, so that fleets from before keep their hashes
+    # What has its default is absent where the key is newer than a fleet may be, so that it keeps its hash.
+    if found.triton.tls is None:
+        del launched["triton"]["tls"]
+    if found.replicas.devices_per_replica > 1:
         launched["devices_per_replica"] = found.replicas.devices_per_replica
     return hashlib.sha256(json.dumps(launched, sort_keys=True).encode()).hexdigest()[:12]

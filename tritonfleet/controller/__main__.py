@@ -151,7 +151,7 @@ async def _until_told(shutdown: Shutdown, looping: "asyncio.Task[None]") -> bool
 
 
 def _client(instance: Instance) -> TritonClient:
-    return TritonClient(instance.host, instance.grpc_port)
+    return TritonClient(instance.host, instance.grpc_port, instance.tls)
 
 
 def main() -> int:

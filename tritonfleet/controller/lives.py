@@ -27,7 +27,7 @@ from tritonfleet.core.model import Device, ExitStatus, ReplicaState
 from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters
-from tritonfleet.drivers import container_settings
+from tritonfleet.drivers import container_settings, server_tls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.triton.client import ReplicaClient
 
@@ -83,7 +83,7 @@ class Lives:
         spec = LaunchSpec(
             self._fleet.spec.name, slot.pool, slot.id, slot.generation, slot.config_hash, devices,
             pool.model_repository, pool.models, pool.triton.args, dict(pool.triton.env),
-            max(1, round(pool.triton.exit_timeout)), container_settings(pool),
+            max(1, round(pool.triton.exit_timeout)), container_settings(pool), server_tls(pool),
         )  # fmt: skip
         if slot.clearing is not None:  # the device may be full until the failed process is gone
             await asyncio.gather(slot.clearing, return_exceptions=True)

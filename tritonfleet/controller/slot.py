@@ -102,7 +102,7 @@ class Slot:
             devices=instance.devices if instance else self.devices,
             host=instance.host if instance else "",
             grpc_port=instance.grpc_port if instance else 0,
-            http_port=instance.http_port if instance else 0,
+            http_port=instance.http_port if instance and instance.tls is None else 0,  # see triton.launch
             metrics_port=instance.metrics_port if instance else 0,
             handle=instance.handle if instance else "",
             started_at=instance.started_at if instance else None,

@@ -46,6 +46,7 @@ def rows(
             hints.paces.get(slot.instance.instance, 1.0),
             isinstance(max_inflight.get(slot.pool), int),
             slot.decoupled,
+            slot.instance.tls,
         )
         for slot in sorted(slots, key=lambda slot: slot.id)
         if slot.state.serving and slot.instance is not None

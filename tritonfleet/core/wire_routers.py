@@ -6,6 +6,8 @@ snapshot need not make them: a frozen dataclass takes half a millisecond.
 
 from dataclasses import dataclass, field
 
+from tritonfleet.core.replica_tls import ReplicaTls
+
 
 @dataclass(frozen=True, slots=True)
 class TableReplica:
@@ -23,6 +25,7 @@ class TableReplica:
     pace: float = 1.0  # seconds it takes for each that a peer takes, by Triton's statistics; ≥ 1
     strict: bool = False  # `slots` are the operator's: never more, however short the calls are
     decoupled: tuple[str, ...] = ()  # of the models, those that may answer a request more than once
+    tls: ReplicaTls | None = None  # how it is spoken to; None: without TLS
 
     def has_version(self, model: str, version: str) -> bool:
         known = self.versions.get(model)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tritonfleet.config import FleetSpec, PoolSpec
+from tritonfleet.core.replica_tls import ReplicaTls, ServerTls
 from tritonfleet.drivers.base import ContainerSettings, Driver
 from tritonfleet.drivers.devices import discover
 from tritonfleet.drivers.process import ProcessDriver
 
-__all__ = ["choose", "container_settings", "make_driver"]
+__all__ = ["choose", "container_settings", "make_driver", "server_tls"]
 
 
 def make_driver(spec: FleetSpec, state_dir: Path, environ: Mapping[str, str]) -> Driver:
@@ -57,3 +58,13 @@ def container_settings(pool: PoolSpec) -> ContainerSettings:
     triton = pool.triton
     ulimits = None if triton.ulimits is None else tuple(sorted(triton.ulimits.items()))
     return ContainerSettings(triton.image, triton.shm_size, triton.user, ulimits)
+
+
+def server_tls(pool: PoolSpec) -> ServerTls | None:
+    """The files by which a pool's replicas speak TLS, and others with them. None: they do not."""
+    tls = pool.triton.tls
+    if tls is None:
+        return None
+    return ServerTls(
+        tls.cert, tls.key, tls.ca, ReplicaTls(tls.ca, tls.name, tls.client_cert or "", tls.client_key or "")
+    )

@@ -13,6 +13,7 @@ from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import Device, ExitStatus
+from tritonfleet.core.replica_tls import ReplicaTls, ServerTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class LaunchSpec:
     env: dict[str, str] = field(default_factory=dict)
     exit_timeout_s: int = 30
     container: ContainerSettings = ContainerSettings()
+    tls: ServerTls | None = None  # its gRPC is by TLS
 
     @property
     def instance(self) -> str:
@@ -67,6 +69,7 @@ class Instance:
     started_at: float
     exit_timeout_s: int
     exit: ExitStatus | None = None  # None while it runs
+    tls: ReplicaTls | None = None  # how it is spoken to; None: without TLS
 
     @property
     def instance(self) -> str:

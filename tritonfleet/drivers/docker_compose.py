@@ -15,15 +15,18 @@ import msgspec
 from tritonfleet.config import FleetSpec
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
+from tritonfleet.drivers import server_tls
 from tritonfleet.drivers.base import ContainerSettings, DriverError, LaunchSpec
 from tritonfleet.drivers.docker_container import (
     INSIDE,
-    MODELS,
     STOP_MARGIN_S,
+    TLS,
     command,
     device_requests,
     environment,
+    mounts,
     ulimits,
 )
 
@@ -70,7 +73,7 @@ def _placed(
             yield LaunchSpec(
                 spec.name, name, f"{name}-{ordinal}", 1, "", found.devices, pool.model_repository,
                 pool.models, pool.triton.args, dict(pool.triton.env), ceil(pool.triton.exit_timeout),
-                settings[name],
+                settings[name], server_tls(pool),
             )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def _service(launch: LaunchSpec) -> dict[str, Any]:
         "image": launch.container.image,
         "command": command(launch),
         "environment": environment(launch),
-        "volumes": [f"{launch.model_repository}:{MODELS}:ro"],
+        "volumes": [f"{source}:{target}:ro" for source, target in mounts(launch)],
         "shm_size": launch.container.shm_size,
         "init": True,
         "security_opt": ["no-new-privileges:true"],
@@ -106,12 +109,35 @@ def _table(
     rows = tuple(
         TableReplica(
             launch.replica, launch.instance, launch.pool, launch.replica, INSIDE.grpc, False,
-            models[launch.pool],
+            models[launch.pool], tls=_tls_inside(launch),
         )
         for launch in replicas
     )  # fmt: skip
     settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
     return RouterTable(spec.name, 1, spec.router.policy, rows, settings)
+
+
+def _tls_inside(launch: LaunchSpec) -> ReplicaTls | None:
+    """How the router's container speaks with it: the paths there of what `_replica_files` mounts."""
+    if launch.tls is None:
+        return None
+    folder = f"{TLS}/{launch.pool}"
+    shown = (f"{folder}/cert.pem", f"{folder}/key.pem") if launch.tls.mutual else ("", "")
+    return ReplicaTls(f"{folder}/ca.pem", launch.tls.client.name, *shown)
+
+
+def _replica_files(spec: FleetSpec) -> dict[str, str]:
+    """What the router's container needs to speak TLS with replicas: paths there and on the host."""
+    found = {}
+    for name, pool in spec.pools.items():
+        if pool.triton.tls is not None:
+            files = {
+                "ca": pool.triton.tls.ca,
+                "cert": pool.triton.tls.client_cert,
+                "key": pool.triton.tls.client_key,
+            }
+            found.update({f"{TLS}/{name}/{key}.pem": path for key, path in files.items() if path})
+    return found
 
 
 def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
@@ -121,8 +147,16 @@ def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image:
         "python", "-m", "tritonfleet.router", "--fleet", spec.name, "--listen", f"0.0.0.0:{ROUTER_PORT}",
         "--drain-timeout", f"{spec.router.drain_timeout:g}",
         "--connections", str(spec.router.connections_per_replica), "--table", "/tmp/table.json",  # noqa: S108 # in the container, whose /tmp is its own
+        "--limits", msgspec.json.encode(spec.router.limits.figures()).decode(),
     ]  # fmt: skip
-    return {
+    volumes = _replica_files(spec)
+    if spec.router.tls is not None:
+        for option, key in (("--tls-cert", "cert"), ("--tls-key", "key"), ("--tls-client-ca", "client_ca")):
+            if path := getattr(spec.router.tls, key):
+                run += [option, f"{TLS}/{key}.pem"]
+                volumes[f"{TLS}/{key}.pem"] = path
+    service: dict[str, Any] = {"volumes": [f"{path}:{target}:ro" for target, path in volumes.items()]}
+    return (service if volumes else {}) | {
         "image": image,
         "command": ["sh", "-c", START_ROUTER, "router", *run],
         "environment": {"ROUTER_TABLE": json.dumps(msgspec.to_builtins(table))},

@@ -10,8 +10,11 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
+import msgspec
+
 from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import DeviceKind, ExitStatus
+from tritonfleet.core.replica_tls import ReplicaTls, ServerTls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.triton.embedded import TritonInstallation
 from tritonfleet.triton.launch import Ports, arguments
@@ -19,6 +22,7 @@ from tritonfleet.triton.launch import Ports, arguments
 LABEL = "tritonfleet."
 SCHEMA = "1"
 MODELS = "/models"  # where the repository is mounted
+TLS = "/tritonfleet-tls"  # where the files of triton.tls are
 INSIDE = Ports(grpc=8001, http=8000, metrics=8002)
 STOP_MARGIN_S = 5  # beyond Triton's own exit timeout, before the daemon itself kills on `docker stop`
 RECOMMENDED_ULIMITS = (("memlock", -1), ("stack", 64 << 20))  # NVIDIA's start-up notice of its images
@@ -60,6 +64,8 @@ def labels(spec: LaunchSpec, at: Publication, *, state_dir: str, now: float) -> 
         "exit-timeout": str(spec.exit_timeout_s),
         "state-dir": state_dir,
     }
+    if spec.tls is not None:
+        told["tls"] = msgspec.json.encode(spec.tls.client).decode()
     return {LABEL + key: value for key, value in told.items()}
 
 
@@ -79,7 +85,10 @@ def creation(
             # Process 1 of a container ignores SIGTERM until it has a handler, and Triton has none while it
             # loads; an init passes the signal on and reaps what the Python stubs leave.
             "Init": True,
-            "Mounts": [{"Type": "bind", "Source": spec.model_repository, "Target": MODELS, "ReadOnly": True}],
+            "Mounts": [
+                {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
+                for source, target in mounts(spec)
+            ],
             "PortBindings": {
                 f"{inside}/tcp": [{"HostIp": at.bind, "HostPort": str(outside)}]
                 for inside, outside in (
@@ -102,6 +111,21 @@ def creation(
     }
 
 
+def mounts(spec: LaunchSpec) -> list[tuple[str, str]]:
+    """What the container sees of its host, read only: paths there and here."""
+    found = [(spec.model_repository, MODELS)]
+    if spec.tls is not None:
+        inside = _tls_inside(spec.tls)
+        found += [(spec.tls.cert, inside.cert), (spec.tls.key, inside.key)]
+        if spec.tls.mutual:
+            found.append((spec.tls.ca, inside.ca))
+    return found
+
+
+def _tls_inside(tls: ServerTls) -> ServerTls:
+    return tls.at(f"{TLS}/cert.pem", f"{TLS}/key.pem", f"{TLS}/ca.pem")
+
+
 def command(spec: LaunchSpec) -> list[str]:
     return arguments(
         TRITON,
@@ -113,6 +137,7 @@ def command(spec: LaunchSpec) -> list[str]:
         devices=spec.devices,
         extra=spec.args,
         address="0.0.0.0",  # noqa: S104 # within the container; the daemon publishes to where we say
+        tls=_tls_inside(spec.tls) if spec.tls is not None else None,
     )
 
 
@@ -163,6 +188,7 @@ def instance_of(identity: str, told: Mapping[str, str]) -> Instance:
             metrics_port=int(told[LABEL + "metrics-port"]),
             started_at=float(told[LABEL + "started-at"]),
             exit_timeout_s=int(told[LABEL + "exit-timeout"]),
+            tls=msgspec.json.decode(told.get(LABEL + "tls", "null"), type=ReplicaTls | None),
         )
     except (KeyError, ValueError) as error:
         raise DriverError(

@@ -94,7 +94,7 @@ class FakeProcess:
         return Instance(
             known.fleet, known.pool, known.replica, known.generation, known.config_hash, known.devices,
             known.handle, known.host, known.grpc_port, known.http_port, known.metrics_port, known.started_at,
-            known.exit_timeout_s, None if self.running else self.ended.result(),
+            known.exit_timeout_s, None if self.running else self.ended.result(), known.tls,
         )  # fmt: skip
 
     def end(self, *, code: int | None = None, signal_number: int | None = None, detail: str = "") -> None:
@@ -187,6 +187,7 @@ class Engine:
             spec.fleet, spec.pool, spec.replica, spec.generation, spec.config_hash,
             tuple(device.id for device in spec.devices), f"pid {FIRST_PID + number}", HOST,
             port, port + 1, port + 2, self.clock(), spec.exit_timeout_s,
+            tls=spec.tls.client if spec.tls else None,
         )  # fmt: skip
         process = FakeProcess(launched, behaviour, self.clock)
         self.processes[spec.fleet, spec.instance] = process

@@ -92,6 +92,7 @@ class ProcessDriver:
             exit_timeout_s=spec.exit_timeout_s,
             devices=spec.devices,
             extra=spec.args,
+            tls=spec.tls,
         )
         env = environment(
             installation, self._environ, devices=spec.devices, markers=self._markers(record), extra=spec.env

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tritonfleet.core.model import ExitStatus
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.drivers.spawn import ProcessIdentity
 from tritonfleet.triton.launch import Ports
@@ -33,13 +34,14 @@ class Record:
     boot_id: str = ""
     exit: ExitStatus | None = None
     env_set: tuple[str, ...] = ()  # names of what its launch set beyond what it inherited
+    tls: ReplicaTls | None = None
 
     @classmethod
     def of(cls, spec: LaunchSpec, ports: Ports, *, shm_prefix: str, now: float) -> "Record":
         return cls(
             spec.fleet, spec.pool, spec.replica, spec.generation, spec.config_hash,
             tuple(device.id for device in spec.devices), ports.grpc, ports.http, ports.metrics,
-            shm_prefix, now, spec.exit_timeout_s,
+            shm_prefix, now, spec.exit_timeout_s, tls=spec.tls.client if spec.tls else None,
         )  # fmt: skip
 
     @property
@@ -54,7 +56,7 @@ class Record:
         return Instance(
             self.fleet, self.pool, self.replica, self.generation, self.config_hash, self.devices,
             f"pid {self.pid}" if self.pid else "not launched", host, self.grpc_port, self.http_port,
-            self.metrics_port, self.started_at, self.exit_timeout_s, self.exit,
+            self.metrics_port, self.started_at, self.exit_timeout_s, self.exit, self.tls,
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call, CallStats, Leg
 from tritonfleet.router.transport import SocketConnection, flush_all
+from tritonfleet.router.upstream_tls import secured
 
 if TYPE_CHECKING:
     from tritonfleet.router.dispatch import Dispatcher
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 NO_WORK_S = 1e-9  # less is what rounding left
 NEVER_S = -1.0  # no work is less, whatever rounding leaves
 CONNECT_TIMEOUT_S = 2.0
+GREETING_TIMEOUT_S = 10.0  # a busy server accepts by its kernel, and speaks when it comes to it
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
 MOST_STRANGERS = 64  # names of no model that are counted apart
@@ -47,6 +49,7 @@ class ReplicaConnection(SocketConnection):
         self.dispatcher = dispatcher
         self.replica = replica
         self.closed: asyncio.Event = asyncio.Event()
+        self.heard: asyncio.Event = asyncio.Event()  # it has sent its settings, or hung up before
         self.refusing = False  # it said GOAWAY: what runs may finish, nothing new
         super().__init__(dispatcher.touched, dispatcher.loop)
 
@@ -99,6 +102,7 @@ class ReplicaConnection(SocketConnection):
         return call is not None and call.connection.widens(stream)  # type: ignore[attr-defined] # a Call's is a ClientConnection
 
     def on_settings(self) -> None:
+        self.heard.set()
         self.dispatcher.room_changed()
 
     def on_goaway(self, last_stream: bytes, code: int, debug: bytes) -> None:
@@ -128,7 +132,9 @@ class ReplicaConnection(SocketConnection):
             self.dispatcher.leg_lost(leg, why)  # type: ignore[arg-type] # see on_headers
         self.blocked.clear()
         self.closed.set()
-        self.replica.on_connection_lost(why)
+        if self.heard.is_set():
+            self.replica.on_connection_lost(why)
+        self.heard.set()
         flush_all(self.dispatcher.touched)
 
 
@@ -227,12 +233,7 @@ class Replica:
         loop, delay = asyncio.get_running_loop(), FIRST_RETRY_S
         while not self.retired:
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    _, connection = await loop.create_connection(
-                        lambda: self.dispatcher.replica_connection(self.dispatcher, self),
-                        self.row.host,
-                        self.row.port,
-                    )
+                connection = await self._connected()
             except (OSError, TimeoutError) as error:
                 self._note_unreachable(error)
                 await asyncio.sleep(delay)
@@ -254,8 +255,31 @@ class Replica:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST_RETRY_S)
 
+    async def _connected(self) -> ReplicaConnection:
+        """A connection on which the replica has sent its settings. Who only accepts is not it: a proxy before
+        a port that nobody listens on, or a server that will refuse our certificate. Raises OSError and
+        TimeoutError."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            _, connection = await loop.create_connection(
+                lambda: self.dispatcher.replica_connection(self.dispatcher, self),
+                self.row.host,
+                self.row.port,
+                **secured(self.row.tls),
+            )
+        try:
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                await connection.heard.wait()
+        except (TimeoutError, asyncio.CancelledError):
+            connection.abort()
+            raise
+        if not connection.greeted:
+            certificate = "; does triton.tls fit?" if self.row.tls is not None else ""
+            raise ConnectionResetError(f"it hung up before it said anything{certificate}")
+        return connection
+
     def _note_unreachable(self, error: Exception) -> None:
-        reason = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
+        reason = str(error) or "it does not answer in time"
         if self.reachable:
             log.warning(
                 "%s cannot be reached at %s:%d: %s", self.instance, self.row.host, self.row.port, reason

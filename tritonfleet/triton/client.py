@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -12,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.core.answers import OK, UNAVAILABLE
 from tritonfleet.core.model import ModelStatus
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.triton.statistics import counters_of
 
@@ -67,8 +69,8 @@ class ReplicaClient(Protocol):
 class TritonClient:
     """One replica over gRPC. The channel is made at the first question and kept."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, tls: ReplicaTls | None = None) -> None:
+        self._host, self._port, self._tls = host, port, tls
         self._channel: grpc.aio.Channel | None = None
         self._index: Any = None
         self._statistics: Any = None
@@ -91,9 +93,11 @@ class TritonClient:
         self, path: str, message: bytes, timeout: float | None, metadata: Mapping[str, str]
     ) -> RawAnswer:
         """See `ReplicaClient`."""
-        method = self._open().unary_unary(path, request_serializer=None, response_deserializer=None)
         try:
+            method = self._open().unary_unary(path, request_serializer=None, response_deserializer=None)
             answer = await method(message, timeout=timeout, metadata=tuple(metadata.items()))
+        except ProbeError as error:
+            return RawAnswer(UNAVAILABLE, str(error))
         except grpc.aio.AioRpcError as error:
             return RawAnswer(error.code().value[0], error.details() or "")
         except asyncio.CancelledError:
@@ -128,8 +132,21 @@ class TritonClient:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(f"{self._host}:{self._port}", options=CHANNEL_OPTIONS)
+            self._channel = self._new_channel(f"{self._host}:{self._port}")
         return self._channel
+
+    def _new_channel(self, address: str) -> grpc.aio.Channel:
+        """Raises ProbeError when the files of TLS cannot be read."""
+        tls = self._tls
+        if tls is None:
+            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        try:
+            pair = (Path(tls.key).read_bytes(), Path(tls.cert).read_bytes()) if tls.cert else ()
+            credentials = grpc.ssl_channel_credentials(Path(tls.ca).read_bytes(), *pair)
+        except OSError as error:
+            raise ProbeError(f"triton.tls: {error}") from error
+        named = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", tls.name)]
+        return grpc.aio.secure_channel(address, credentials, options=named)
 
     def _stub(self, which: str) -> Any:
         if self._index is None:
@@ -152,6 +169,9 @@ class TritonClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise ProbeError(f"no answer within {timeout:g} s") from error
+            if error.code() is grpc.StatusCode.UNAVAILABLE and self._tls is not None:
+                await self.close()  # the next channel reads the files anew: they may have been replaced
+                raise ProbeError(f"no answer by triton.tls: {error.details()}") from error
             raise ProbeError(f"{error.code().name}: {error.details()}") from error
 
 

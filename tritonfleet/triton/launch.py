@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from tritonfleet.core.model import Device, DeviceKind
+from tritonfleet.core.replica_tls import ServerTls
 from tritonfleet.triton.embedded import TritonInstallation
 
 LOOPBACK = "127.0.0.1"
@@ -28,6 +29,7 @@ def arguments(
     devices: Sequence[Device],
     extra: Iterable[str] = (),
     address: str = LOOPBACK,
+    tls: ServerTls | None = None,
 ) -> list[str]:
     """The whole command line. ``extra`` comes last, so it wins over everything but what it may not name.
 
@@ -53,7 +55,19 @@ def arguments(
         command.append(f"--backend-directory={installation.backends}")
     if all(device.kind is DeviceKind.CPU for device in devices):
         command.append("--allow-gpu-metrics=false")
-    return [*command, *extra]
+    return [*command, *_tls(tls), *extra]
+
+
+def _tls(tls: ServerTls | None) -> list[str]:
+    if tls is None:
+        return []
+    use = (
+        ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.ca}"]
+        if tls.mutual
+        else ["--grpc-use-ssl=true"]
+    )
+    # Triton has no TLS for HTTP: left open, it would be the way around. `extra` may allow it again.
+    return [*use, f"--grpc-server-cert={tls.cert}", f"--grpc-server-key={tls.key}", "--allow-http=false"]
 
 
 def environment(

@@ -539,3 +539,19 @@ def test_traces_go_to_an_endpoint(folder: Folder) -> None:
     assert "'127.0.0.1:4318' is no endpoint; write http://HOST:4318" in folder.says(
         traces % "'127.0.0.1:4318'"
     )
+
+
+def test_the_files_of_a_replica_s_tls(folder: Folder) -> None:
+    def tls(given: str) -> str:
+        return POOL + f"    triton: {{tls: {{{given}}}}}\n"
+
+    assert "DIR/a.pem does not exist" in folder.says(tls("cert: a.pem, key: a.key, ca: ca.pem"))
+    for name in ("a.pem", "a.key", "ca.pem"):
+        (folder.path / name).write_text("")
+    half = folder.says(tls("cert: a.pem, key: a.key, ca: ca.pem, client_cert: a.pem"))
+    assert "client_cert and client_key go together" in half
+    found = folder.load(tls("cert: a.pem, key: a.key, ca: ca.pem")).pools["main"].triton.tls
+    assert found is not None
+    assert (found.cert, found.ca) == (str(folder.path / "a.pem"), str(folder.path / "ca.pem"))
+    assert (found.name, found.client_cert) == ("localhost", None)
+    assert "use triton.tls" in folder.says(POOL + "    triton: {args: ['--grpc-use-ssl=true']}\n")

@@ -13,6 +13,8 @@ from tritonfleet.config import FleetSpec, PoolSpec, example_text, fleet_schema, 
 from tritonfleet.config.explain import known_keys
 from tritonfleet.config.units import parse_duration, parse_size
 
+HASH_BEFORE_TLS = "1e654d9bf571"  # of the smallest pool, by the last version without triton.tls
+
 
 def spec_with(**pool: Any) -> FleetSpec:
     return FleetSpec(
@@ -149,3 +151,9 @@ def test_what_a_container_is_started_with_counts_for_the_hash() -> None:
     plain = pool_hash(spec_with(), "main")
     for changed in ({"image": "triton:2"}, {"shm_size": "2g"}, {"user": "1000:1000"}, {"ulimits": {}}):
         assert pool_hash(spec_with(triton=changed), "main") != plain
+
+
+def test_a_fleet_without_tls_keeps_the_hash_it_had_before_there_was_any() -> None:
+    tls = {"cert": "a", "key": "b", "ca": "c"}
+    assert pool_hash(spec_with(), "main") == HASH_BEFORE_TLS
+    assert pool_hash(spec_with(triton={"tls": tls}), "main") != HASH_BEFORE_TLS

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from tritonfleet.config import FleetSpec
+from tritonfleet.config.limits_spec import LimitsSpec
+from tritonfleet.config.router_spec import RouterSpec, TlsSpec
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers import container_settings
 from tritonfleet.drivers.base import DriverError
@@ -84,3 +86,31 @@ def test_a_pool_without_an_image_is_refused() -> None:
     with pytest.raises(DriverError, match="pool main names no image") as refused:
         exported(spec(triton={}))
     assert refused.value.remedy == "set pools.main.triton.image"
+
+
+def test_tls_of_both_sides_goes_with_the_file() -> None:
+    tls = {
+        "cert": "/p/a.pem",
+        "key": "/p/a.key",
+        "ca": "/p/ca.pem",
+        "client_cert": "/p/r.pem",
+        "client_key": "/p/r.key",
+    }
+    found = spec(triton={"image": "triton:1", "tls": tls})
+    router = found.router.model_copy(
+        update={"tls": TlsSpec(cert="/p/s.pem", key="/p/s.key", client_ca="/p/c.pem")}
+    )
+    services = exported(found.model_copy(update={"router": router}))
+    assert "/p/a.key:/tritonfleet-tls/key.pem:ro" in services["main-0"]["volumes"]
+    command = services["router"]["command"]
+    mounted = dict(one.removesuffix(":ro").split(":")[::-1] for one in services["router"]["volumes"])
+    for option, path in (("cert", "/p/s.pem"), ("key", "/p/s.key"), ("client-ca", "/p/c.pem")):
+        assert mounted[command[command.index(f"--tls-{option}") + 1]] == path
+    row = json.loads(services["router"]["environment"]["ROUTER_TABLE"])["replicas"][0]["tls"]
+    assert [mounted[row[key]] for key in ("ca", "cert", "key")] == ["/p/ca.pem", "/p/r.pem", "/p/r.key"]
+
+
+def test_the_router_has_the_files_limits() -> None:
+    limited = spec().model_copy(update={"router": RouterSpec(limits=LimitsSpec(streams=7))})
+    command = exported(limited)["router"]["command"]
+    assert json.loads(command[command.index("--limits") + 1])["streams"] == 7

@@ -6,6 +6,7 @@ import pytest
 
 from tritonfleet.core.launched import HIDDEN
 from tritonfleet.core.model import Device, DeviceKind
+from tritonfleet.core.replica_tls import ReplicaTls, ServerTls
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers.base import ContainerSettings, DriverError, LaunchSpec
 from tritonfleet.drivers.devices import cpu_slots
@@ -112,3 +113,21 @@ def test_a_container_that_was_never_started_has_ended() -> None:
     assert not container.has_ended("paused")
     status = container.exit_of({"Status": "created"}, 7.0)
     assert (status.at, status.detail) == (7.0, "the controller ended before it was launched")
+
+
+def test_the_files_of_tls_are_mounted_and_told_of() -> None:
+    client = ReplicaTls("/pki/ca.pem", "triton", "/pki/router.pem", "/pki/router.key")
+    spec = replace(SPEC, tls=ServerTls("/pki/a.pem", "/pki/a.key", "/pki/ca.pem", client))
+    asked = body(spec)
+    mounted = {one["Source"]: one["Target"] for one in asked["HostConfig"]["Mounts"]}  # type: ignore[index] # an object
+    assert mounted == {
+        "/models": "/models",
+        "/pki/a.pem": "/tritonfleet-tls/cert.pem",
+        "/pki/a.key": "/tritonfleet-tls/key.pem",
+        "/pki/ca.pem": "/tritonfleet-tls/ca.pem",
+    }
+    assert all(one["ReadOnly"] for one in asked["HostConfig"]["Mounts"])  # type: ignore[index] # an object
+    assert "--grpc-root-cert=/tritonfleet-tls/ca.pem" in container.command(spec)
+    told = container.labels(spec, AT, state_dir="/state/demo", now=12.5)
+    assert container.instance_of("0123456789abcdef", told).tls == client
+    assert container.instance_of("0", container.labels(SPEC, AT, state_dir="/s", now=1.0)).tls is None

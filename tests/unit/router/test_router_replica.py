@@ -1,5 +1,6 @@
 """Which of a replica's connections a call takes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -66,3 +67,38 @@ async def test_none_joins_a_large_message() -> None:
         assert [len(connection.requests) for connection in replica.connections] == [1, 1]
         client.h2.reset_stream(stream)
         client.flush()
+
+
+async def test_who_accepts_and_hangs_up_is_not_reachable() -> None:
+    """As a container engine's proxy does before its container listens: no call is sent there."""
+    accepted = 0
+
+    def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    replica = ScriptedReplica()
+    await replica.start()
+    router = Router([replica])
+    deaf = ScriptedReplica()
+    deaf.port = server.sockets[0].getsockname()[1]
+    try:
+        await router.start()
+        router.scripted.append(deaf)
+        router.dispatcher.apply(router.table())
+        found = router.dispatcher.replicas["m-1.1"]
+        await until(lambda: accepted >= 2)
+        assert (found.available, found.reachable, found.untried) == (False, False, False)
+        assert found.last_error == "it hung up before it said anything"
+        assert found.failures_in_row == 0
+        async with raw_client(router.port) as client:
+            for _ in range(4):
+                client.request()
+            await until(lambda: len(replica.requests) == 4)
+    finally:
+        await router.stop()
+        await replica.stop()
+        server.close()
+        await server.wait_closed()

@@ -3,6 +3,7 @@
 import pytest
 
 from tritonfleet.core.model import Device, DeviceKind
+from tritonfleet.core.replica_tls import ReplicaTls, ServerTls
 from tritonfleet.triton.embedded import TritonInstallation
 from tritonfleet.triton.launch import Ports, arguments, environment
 
@@ -25,6 +26,7 @@ def command(
     models: tuple[str, ...] = ("*",),
     exit_timeout_s: float = 30,
     extra: tuple[str, ...] = (),
+    tls: ServerTls | None = None,
 ) -> list[str]:
     return arguments(
         installation,
@@ -35,6 +37,7 @@ def command(
         exit_timeout_s=exit_timeout_s,
         devices=devices,
         extra=extra,
+        tls=tls,
     )
 
 
@@ -98,3 +101,18 @@ def test_the_fleet_file_wins_but_not_over_the_markers() -> None:
     found = env(GPUS, CUDA_DEVICE_ORDER="FASTEST_FIRST", TRITONFLEET_INSTANCE="forged")
     assert found["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
     assert found["TRITONFLEET_INSTANCE"] == "main-0.1"
+
+
+def test_tls_leaves_no_way_around_it() -> None:
+    one_way = command(
+        tls=ServerTls("a.pem", "a.key", "ca.pem", ReplicaTls("ca.pem", "localhost")), extra=("--x",)
+    )
+    assert one_way[-5:] == [
+        "--grpc-use-ssl=true", "--grpc-server-cert=a.pem", "--grpc-server-key=a.key", "--allow-http=false",
+        "--x",
+    ]  # fmt: skip
+    client = ReplicaTls("ca.pem", "localhost", "b.pem", "b.key")
+    mutual = command(tls=ServerTls("a.pem", "a.key", "ca.pem", client))
+    assert "--grpc-use-ssl-mutual=true" in mutual
+    assert "--grpc-root-cert=ca.pem" in mutual
+    assert not any("b.pem" in argument or "b.key" in argument for argument in mutual)
