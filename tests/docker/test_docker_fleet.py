@@ -198,7 +198,7 @@ def test_containers_are_spoken_to_by_mutual_tls(docker_fleet: Make) -> None:
     fleet = docker_fleet()
     authority = certificate(fleet.folder, "fleet-ca")
     for name in ("replica", "router"):
-        certificate(fleet.folder, name, authority)
+        certificate(fleet.folder, name, authority)[1].chmod(0o644)  # the image's user is another
     tls = {
         "cert": "replica.pem", "key": "replica.key", "ca": "fleet-ca.pem",
         "client_cert": "router.pem", "client_key": "router.key",
