@@ -34,16 +34,27 @@ class TlsFiles:
         return tuple((found.st_mtime_ns, found.st_ino, found.st_size) for found in files)
 
     def context(self) -> ssl.SSLContext:
-        """Raises OSError (ssl.SSLError is one) when the files do not fit."""
+        """Raises OSError, with the files' names, when they do not fit."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113, 9.2
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # 9.2.1
         context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(self.cert, self.key)
+        try:
+            context.load_cert_chain(self.cert, self.key, _no_pass_phrase)
+        except OSError as error:  # ssl.SSLError is one, and names no file
+            raise OSError(f"{self.cert} with {self.key}: {error}") from error
         if self.client_ca is not None:
-            context.load_verify_locations(self.client_ca)
+            try:
+                context.load_verify_locations(self.client_ca)
+            except OSError as error:
+                raise OSError(f"{self.client_ca}: {error}") from error
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def _no_pass_phrase() -> str:
+    """Without it OpenSSL would ask for one at the terminal, and all calls would wait for that."""
+    raise OSError("the key has a pass phrase")
 
 
 class TlsClientConnection(ClientConnection):
@@ -67,6 +78,7 @@ class TlsListener:
         self._sock, self._files, self._connection = sock, files, connection
         self._server: asyncio.AbstractServer | None = None
         self._stamp: object = None
+        self._complaint = ""  # the last one, while it holds
 
     async def start(self) -> None:
         """Use the files as they are now. Raises OSError and leaves all as it was if they do not fit."""
@@ -87,12 +99,16 @@ class TlsListener:
             await self.look()
 
     async def look(self) -> None:
+        complaint = ""
         try:
             if self._files.stamp() != self._stamp:
                 await self.start()
                 log.info("new connections use the changed %s", self._files.cert)
         except OSError as error:  # half written, perhaps: the next look sees
-            log.warning("the changed certificate files do not fit, the old ones stay: %s", error)
+            complaint = str(error)
+            if complaint != self._complaint:  # not once a second
+                log.warning("the changed certificate files do not fit, the old ones stay: %s", complaint)
+        self._complaint = complaint
 
     def close(self) -> None:
         if self._server is not None:

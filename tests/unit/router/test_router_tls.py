@@ -5,13 +5,15 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 from certificates import certificate
-from router_parts import ScriptedReplica, router_of, until
+from router_parts import Router, ScriptedReplica, message, router_of, until
 
 from tritonfleet.router.__main__ import bound_socket
 from tritonfleet.router.management import Management
@@ -42,38 +44,127 @@ async def without_alpn(port: int, root: Path) -> bytes:
         writer.transport.abort()
 
 
-async def test_tls_mutual_tls_alpn_and_changed_files(tmp_path: Path) -> None:
+@asynccontextmanager
+async def listening(router: Router, files: TlsFiles) -> AsyncIterator[tuple[int, TlsListener]]:
+    sock = bound_socket("127.0.0.1:0")
+    listener = TlsListener(sock, files, lambda: TlsClientConnection(router.dispatcher))
+    await listener.start()
+    try:
+        yield sock.getsockname()[1], listener
+    finally:
+        listener.close()
+
+
+async def test_tls_mutual_tls_and_alpn(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "server")
     client, stranger = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
     async with router_of(ScriptedReplica()) as router:
-        for client_ca in (None, client[0]):
-            sock = bound_socket("127.0.0.1:0")
-            port = sock.getsockname()[1]
-            files = TlsFiles(cert, key, client_ca)
-            listener = TlsListener(sock, files, lambda: TlsClientConnection(router.dispatcher))
-            await listener.start()
-            try:
-                assert await echo(port, cert, client) == b"hello"
-                if client_ca is not None:
-                    for refused in (None, stranger):
-                        with pytest.raises(grpc.aio.AioRpcError):
-                            await echo(port, cert, refused)
-                    continue
-                assert await without_alpn(port, cert) == b""
-                new_cert, new_key = certificate(tmp_path, "new")
-                old = cert.read_bytes()
-                cert.write_bytes(b"half written")
-                await listener.look()
-                (tmp_path / "old.pem").write_bytes(old)
-                assert await echo(port, tmp_path / "old.pem") == b"hello"
-                cert.write_bytes(new_cert.read_bytes())
-                key.write_bytes(new_key.read_bytes())
-                await listener.look()
-                assert await echo(port, new_cert) == b"hello"
+        async with listening(router, TlsFiles(cert, key)) as (port, _):
+            assert await echo(port, cert) == b"hello"
+            assert await without_alpn(port, cert) == b""
+        async with listening(router, TlsFiles(cert, key, client[0])) as (port, _):
+            assert await echo(port, cert, client) == b"hello"
+            for refused in (None, stranger):
                 with pytest.raises(grpc.aio.AioRpcError):
-                    await echo(port, tmp_path / "old.pem")
-            finally:
-                listener.close()
+                    await echo(port, cert, refused)
+
+
+# ---------------------------------------------------------------- files that change
+
+
+def copied(before: Path, name: str) -> Path:
+    """For clients that trust what is about to be written over."""
+    copy = before.with_name(name)
+    copy.write_bytes(before.read_bytes())
+    return copy
+
+
+async def test_who_is_connected_goes_on_while_newcomers_get_the_changed_certificate(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "server")
+    new_cert, new_key = certificate(tmp_path, "new")
+    old = copied(cert, "old.pem")
+    async with router_of(ScriptedReplica()) as router, listening(router, TlsFiles(cert, key)) as (port, it):
+        credentials = grpc.ssl_channel_credentials(old.read_bytes())
+        async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
+            stream = channel.stream_stream("/x.Y/Stream")()
+            await stream.write(b"before")
+            await until(lambda: router.in_flight() > 0)
+            (connection,) = router.dispatcher.clients
+            cert.write_bytes(new_cert.read_bytes())
+            key.write_bytes(new_key.read_bytes())
+            await it.look()
+            assert await echo(port, new_cert) == b"hello"
+            with pytest.raises(grpc.aio.AioRpcError):
+                await echo(port, old)
+            assert await channel.unary_unary("/x.Y/Z")(b"hello", timeout=3) == b"hello"
+            await stream.write(b"after")
+            await stream.done_writing()
+            assert await stream.read() == b"before" + message(b"after")  # as the replica echoes a body
+            assert await stream.code() is grpc.StatusCode.OK
+            await until(lambda: router.dispatcher.clients == {connection})
+            del stream  # it holds the channel's connection
+
+
+@pytest.mark.parametrize(
+    ("broken", "content", "words"),
+    [
+        ("server.pem", "half", "server.pem with "),
+        ("server.pem", "other.pem", "key values mismatch"),
+        ("server.key", "other.key", "key values mismatch"),
+        ("server.key", "half", "server.key: "),
+        ("server.key", "phrase.key", "the key has a pass phrase"),
+        ("server.key", None, "No such file or directory"),
+        ("ca.pem", "half", "ca.pem: "),
+        ("ca.pem", "", "ca.pem: "),
+    ],
+)
+async def test_broken_files_leave_the_old_ones_serving_and_it_is_said_once(
+    tmp_path: Path, broken: str, content: str | None, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = certificate(tmp_path, "server")
+    client = certificate(tmp_path, "client")
+    ca, old = copied(client[0], "ca.pem"), copied(cert, "old.pem")
+    other = certificate(tmp_path, "other")
+    phrase = [
+        "openssl",
+        "ec",
+        "-aes256",
+        "-passout",
+        "pass:open sesame",
+        "-out",
+        str(tmp_path / "phrase.key"),
+    ]
+    subprocess.run([*phrase, "-in", str(key)], check=True, capture_output=True)
+    file = tmp_path / broken
+    whole = file.read_bytes()
+    async with (
+        router_of(ScriptedReplica()) as router,
+        listening(router, TlsFiles(cert, key, ca)) as (port, listener),
+    ):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(
+                whole[: len(whole) // 2]
+                if content == "half"
+                else (tmp_path / content).read_bytes()
+                if content
+                else b""
+            )
+        for _ in range(3):
+            await listener.look()
+        (said,) = caplog.records
+        assert said.levelname == "WARNING"
+        assert "do not fit, the old ones stay" in said.getMessage()
+        assert words in said.getMessage()
+        assert await echo(port, old, client) == b"hello"
+        file.write_bytes(whole)
+        for changed, now in zip((cert, key), other, strict=True):
+            changed.write_bytes(now.read_bytes())
+        caplog.set_level("INFO", "tritonfleet.router.tls")
+        await listener.look()
+        assert caplog.messages[1:] == [f"new connections use the changed {cert}"]
+        assert await echo(port, other[0], client) == b"hello"
 
 
 async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
@@ -86,21 +177,14 @@ async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
         router.dispatcher.own = own = FleetAnswers(
             router.dispatcher, str(tmp_path / "none.sock"), Management(["cert:admin"])
         )
-        sock = bound_socket("127.0.0.1:0")
-        listener = TlsListener(
-            sock, TlsFiles(cert, key, both), lambda: TlsClientConnection(router.dispatcher)
-        )
-        await listener.start()
-        try:
+        async with listening(router, TlsFiles(cert, key, both)) as (port, _):
             for client, code in ((admin, "UNAVAILABLE"), (user, "PERMISSION_DENIED")):
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await echo(sock.getsockname()[1], cert, client, MODEL_LOAD)
+                    await echo(port, cert, client, MODEL_LOAD)
                 assert refused.value.code().name == code, refused.value.details()
                 del refused  # it holds the channel's connection
             await until(lambda: not router.dispatcher.clients)
-        finally:
-            listener.close()
-            await own.close()
+        await own.close()
 
 
 def test_a_worker_whose_files_do_not_fit_says_so(tmp_path: Path) -> None:
