@@ -35,6 +35,7 @@ LOAD = SERVICE + b"RepositoryModelLoad"
 MESSAGE_LIMIT = 64 << 20  # bytes, decompressed: a load may carry the model's files
 MOST = 16 << 10  # bytes of any other's, and decompressed four times as many
 MOST_WITH_FILES = 4  # that are taken at a time
+MOST_TOLD = 4  # names of a client's certificate
 PREFIX = 5  # bytes before a gRPC message
 WITHOUT_DEADLINE_S = 60.0  # longer than the controller takes to ask all replicas
 UNBOUNDED = (
@@ -107,8 +108,10 @@ class FleetAnswers:
         names = _names_of(call) if self._management.names else frozenset()
         if self._management.allows(call.info.path, body, peer, names, call.fields.get(b"authorization")):
             return None
+        known_as = ", ".join(sorted(_names_of(call))[:MOST_TOLD])
+        who = f"{peer} with a certificate of {known_as}" if known_as else peer
         return Status.PERMISSION_DENIED, (
-            f"{_rpc(call.info.path)} changes the servers, which {peer} may not: router.management in the "
+            f"{_rpc(call.info.path)} changes the servers, which {who} may not: router.management in the "
             "fleet file says who may"
         )
 

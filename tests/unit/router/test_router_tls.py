@@ -51,6 +51,7 @@ async def listening(router: Router, files: TlsFiles) -> AsyncIterator[tuple[int,
     await listener.start()
     try:
         yield sock.getsockname()[1], listener
+        await until(lambda: not router.dispatcher.clients)
     finally:
         listener.close()
 
@@ -183,7 +184,6 @@ async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
                     await echo(port, cert, client, MODEL_LOAD)
                 assert refused.value.code().name == code, refused.value.details()
                 del refused  # it holds the channel's connection
-            await until(lambda: not router.dispatcher.clients)
         await own.close()
 
 
