@@ -166,6 +166,11 @@ class Dispatcher(Ends):
         expected = sum(not replica.row.draining for replica in serving)
         panics = in_panic(len(healthy), len(available), expected)
         if panics and model not in self._panicking:
+            if not self._panicking:  # names come from clients: one line, not one for each
+                used = ", ".join(one.instance for one in available)
+                log.warning(
+                    "%r: %d of %d replicas are healthy: using %s", model, len(healthy), expected, used
+                )
             if len(self._panicking) < MOST_NAMES:
                 self._panicking.add(model)
             self.panics_total += 1

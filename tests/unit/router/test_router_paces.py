@@ -3,12 +3,14 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from router_parts import Request, ScriptedReplica, raw_client, router_of, until
 from test_router_failures import INFER, failing
 from test_router_peek import infer
 
 from tritonfleet.core.cost import SLOW_START
-from tritonfleet.core.ejection import Ejection
+from tritonfleet.core.ejection import BASE_S, FAILURES, Ejection
+from tritonfleet.router import watchdog
 from tritonfleet.router.dispatch import SETTLED_S
 from tritonfleet.router.telemetry import telemetry
 from tritonfleet.router.work import PRIOR_S
@@ -18,7 +20,9 @@ def nothing(_request: Request) -> None:
     """A replica that works on and on."""
 
 
-async def test_fewer_than_half_healthy_is_a_panic_and_the_ejected_are_used_too() -> None:
+async def test_fewer_than_half_healthy_is_a_panic_and_the_ejected_are_used_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Four replicas: two fail fast, one is dead. The last one alone would be flooded."""
     async with (
         router_of(failing("13"), failing("13"), ScriptedReplica(), ScriptedReplica()) as router,
@@ -43,6 +47,33 @@ async def test_fewer_than_half_healthy_is_a_panic_and_the_ejected_are_used_too()
         assert healthy.requests
         assert dispatcher.panics_total == 1
         assert telemetry(dispatcher, worker=0, pid=1, started_at=0).panics_total == 1
+        assert "'m': 1 of 4 replicas are healthy: using m-0.1, m-1.1, m-3.1" in caplog.messages
+
+
+async def test_what_a_replica_answers_in_a_panic_does_not_count_when_it_is_tried_again() -> None:
+    broken, dying = failing("13"), ScriptedReplica()
+    async with router_of(broken, dying) as router, raw_client(router.port) as client:
+        dispatcher = router.dispatcher
+        it, other = dispatcher.replicas.values()
+
+        async def ask(times: int) -> None:
+            for _ in range(times):
+                await client.finished(client.request(infer()[5:], path=INFER))
+
+        await ask(12)
+        assert (it.ejections, len(broken.requests)) == (1, 5)
+        dying.hang_up()
+        await until(lambda: not other.available)
+        await ask(20)
+        assert len(broken.requests) == 25, "better a bad answer than none"
+        await dying.start(dying.port)
+        await until(lambda: other.available)
+        watchdog.look(dispatcher, dispatcher.loop.time() + BASE_S + 1)
+        await ask(2 * (FAILURES - 1))
+        assert it.ejected_until is None
+        await ask(4)
+        assert (it.ejections, len(broken.requests)) == (2, 25 + FAILURES)
+        assert it.last_error.startswith(f"{FAILURES} failures in a row")
 
 
 async def test_a_replica_that_comes_to_peers_at_work_starts_slowly() -> None:
