@@ -165,7 +165,7 @@ class ProcessDriver:
             return record.exit or ExitStatus(time(), detail="it was never launched")
         ended = await spawn.wait_exit(identity)
         name = f"{record.replica}.{record.generation}"
-        spawn.end_session(identity.pid, f"TRITONFLEET_INSTANCE={name}")
+        spawn.end_session(identity.pid, self._markers(record))
         detail = "" if ended.code == 0 else logs.error_detail(self._log(record.replica), name)
         status = ExitStatus(time(), ended.code, ended.signal, detail)
         if self._records.read(name) is not None:
@@ -194,7 +194,7 @@ class ProcessDriver:
         record = self._known(instance)
         if record is not None and record.exit is None and record.identity is not None:
             exit_task = self._exit_of(record)
-            await spawn.terminate(record.identity, grace_s, f"TRITONFLEET_INSTANCE={instance.instance}")
+            await spawn.terminate(record.identity, grace_s, self._markers(record))
             return await asyncio.shield(exit_task)
         return await self.wait(instance)
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 KILL_WAIT_S = 10.0  # how long the kernel may take to end a process that was sent SIGKILL
 
@@ -177,7 +178,9 @@ def send(identity: ProcessIdentity, number: signal.Signals) -> bool:
     return True
 
 
-async def terminate(identity: ProcessIdentity, grace_s: float, marker: str = "") -> None:
+async def terminate(
+    identity: ProcessIdentity, grace_s: float, markers: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """SIGTERM, up to ``grace_s`` seconds, SIGKILL; then the same for what it left in its session.
 
     Does not reap: whoever waits by `wait_exit` learns the status.
@@ -186,7 +189,7 @@ async def terminate(identity: ProcessIdentity, grace_s: float, marker: str = "")
         await _gone(identity, grace_s)
     send(identity, signal.SIGKILL)
     await _gone(identity, KILL_WAIT_S)
-    end_session(identity.pid, marker)
+    end_session(identity.pid, markers)
 
 
 async def _gone(identity: ProcessIdentity, timeout_s: float) -> None:
@@ -207,14 +210,15 @@ async def _gone(identity: ProcessIdentity, timeout_s: float) -> None:
         os.close(pidfd)
 
 
-def end_session(session: int, marker: str) -> list[int]:
+def end_session(session: int, markers: Mapping[str, str]) -> list[int]:
     """Kill what is left of a session whose leader has ended (Triton's Python stubs), and say which pids.
 
-    Only processes whose environment holds ``marker`` (``NAME=value``) count: the number may have been given
-    to another session since. An empty marker kills nothing.
+    Only processes whose environment holds all of ``markers`` count: the number may have been given to another
+    session since, and another fleet's replica may have the same name. Without any, nothing is killed.
     """
     killed: list[int] = []
-    if not marker:
+    wanted = _in_environment(markers)
+    if not wanted:
         return killed
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -222,11 +226,15 @@ def end_session(session: int, marker: str) -> list[int]:
         stat = _stat(int(entry.name))
         if stat is None or stat[0] in "ZX" or int(stat[3]) != session or int(entry.name) == session:
             continue
-        if marker.encode() in environment_of(int(entry.name)):
+        if wanted <= environment_of(int(entry.name)):
             with suppress(ProcessLookupError):
                 os.kill(int(entry.name), signal.SIGKILL)
                 killed.append(int(entry.name))
     return killed
+
+
+def _in_environment(markers: Mapping[str, str]) -> set[bytes]:
+    return {f"{name}={value}".encode() for name, value in markers.items()}
 
 
 def environment_of(pid: int) -> frozenset[bytes]:
@@ -252,7 +260,7 @@ def command_of(pid: int) -> list[str]:
 
 def find_session_leaders(markers: Mapping[str, str]) -> list[ProcessIdentity]:
     """Processes that lead their session and whose environment holds all of ``markers``."""
-    wanted = {f"{name}={value}".encode() for name, value in markers.items()}
+    wanted = _in_environment(markers)
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or not wanted <= environment_of(int(entry.name)):

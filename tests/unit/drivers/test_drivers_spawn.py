@@ -15,7 +15,7 @@ from tritonfleet.drivers import spawn
 from tritonfleet.drivers.spawn import ProcessExit, ProcessIdentity
 
 BOUND_S = 30.0
-MARKER = f"TRITONFLEET_INSTANCE=spawn-test-{os.getpid()}"
+MARKERS = {"TRITONFLEET_INSTANCE": f"spawn-test-{os.getpid()}", "TRITONFLEET_FLEET": "spawn-test"}
 Launch = Callable[..., Awaitable[ProcessIdentity]]
 
 
@@ -24,15 +24,14 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
     """Starts Python code (its output in ``tmp_path/log``), and ends it and its session after the test."""
     started: list[ProcessIdentity] = []
 
-    async def launch(code: str, *, marker: str = MARKER) -> ProcessIdentity:
-        name, _, value = marker.partition("=")
-        env = {**os.environ, name: value}
+    async def launch(code: str) -> ProcessIdentity:
+        env = {**os.environ, **MARKERS}
         started.append(await spawn.spawn([sys.executable, "-c", code], env, tmp_path / "logs" / "log"))
         return started[-1]
 
     yield launch
     for identity in started:
-        await spawn.terminate(identity, 0, MARKER)
+        await spawn.terminate(identity, 0, MARKERS)
         await spawn.wait_exit(identity)
 
 
@@ -183,22 +182,22 @@ async def test_only_marked_processes_of_the_session_are_ended_with_it(launch: La
     await spawn.wait_exit(identity)
     marked, unmarked = map(int, written(tmp_path).split())
     try:
-        assert spawn.end_session(identity.pid, "") == []
-        assert spawn.end_session(identity.pid, "TRITONFLEET_INSTANCE=another") == []
+        assert spawn.end_session(identity.pid, {}) == []
+        for name in MARKERS:  # another launch; one of that name, of another fleet
+            assert spawn.end_session(identity.pid, {**MARKERS, name: "another"}) == []
         assert spawn.identify(marked) is not None
-        assert spawn.end_session(identity.pid, MARKER) == [marked]
+        assert spawn.end_session(identity.pid, MARKERS) == [marked]
         assert spawn.identify(unmarked) is not None
-        await until(lambda: spawn.end_session(identity.pid, MARKER) == [])
+        await until(lambda: spawn.end_session(identity.pid, MARKERS) == [])
     finally:
         os.kill(unmarked, signal.SIGKILL)
 
 
 async def test_a_session_leader_is_found_by_all_of_its_markers(launch: Launch, tmp_path: Path) -> None:
-    name, _, value = MARKER.partition("=")
     leader = await launch("import subprocess; print('up', flush=True); subprocess.run(['sleep', '60'])")
     await until(lambda: written(tmp_path).startswith("up"))
-    assert spawn.find_session_leaders({name: value, "PATH": os.environ["PATH"]}) == [leader]
-    assert spawn.find_session_leaders({name: value, "PATH": "elsewhere"}) == []
+    assert spawn.find_session_leaders({**MARKERS, "PATH": os.environ["PATH"]}) == [leader]
+    assert spawn.find_session_leaders({**MARKERS, "PATH": "elsewhere"}) == []
 
 
 async def test_start_time_is_in_seconds_since_the_epoch(launch: Launch) -> None:
