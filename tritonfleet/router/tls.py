@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from tritonfleet.router.client import ClientConnection
+from tritonfleet.router.upstream_tls import no_pass_phrase
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class TlsFiles:
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # 9.2.1
         context.set_alpn_protocols(["h2"])
         try:
-            context.load_cert_chain(self.cert, self.key, _no_pass_phrase)
+            context.load_cert_chain(self.cert, self.key, no_pass_phrase)
         except OSError as error:  # ssl.SSLError is one, and names no file
             raise OSError(f"{self.cert} with {self.key}: {error}") from error
         if self.client_ca is not None:
@@ -50,11 +51,6 @@ class TlsFiles:
                 raise OSError(f"{self.client_ca}: {error}") from error
             context.verify_mode = ssl.CERT_REQUIRED
         return context
-
-
-def _no_pass_phrase() -> str:
-    """Without it OpenSSL would ask for one at the terminal, and all calls would wait for that."""
-    raise OSError("the key has a pass phrase")
 
 
 class TlsClientConnection(ClientConnection):

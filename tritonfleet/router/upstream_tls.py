@@ -30,5 +30,10 @@ def secured(tls: ReplicaTls | None) -> Secured:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # 9.2.1
     context.set_alpn_protocols(["h2"])
     if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key, no_pass_phrase)
     return {"ssl": context, "server_hostname": tls.name}
+
+
+def no_pass_phrase() -> str:
+    """Instead of one: OpenSSL would ask for it at the terminal, and all calls would wait. Raises OSError."""
+    raise OSError("the key has a pass phrase")

@@ -15,10 +15,12 @@ import pytest
 from certificates import certificate
 from router_parts import Router, ScriptedReplica, message, router_of, until
 
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.router.__main__ import bound_socket
 from tritonfleet.router.management import Management
 from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
+from tritonfleet.router.upstream_tls import secured
 
 MODEL_LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 
@@ -106,6 +108,14 @@ async def test_who_is_connected_goes_on_while_newcomers_get_the_changed_certific
             del stream  # it holds the channel's connection
 
 
+def protected(key: Path, name: str) -> Path:
+    """The same key with a pass phrase."""
+    copy = key.with_name(name)
+    command = ["openssl", "ec", "-in", str(key), "-out", str(copy), "-aes256", "-passout", "pass:sesame"]
+    subprocess.run(command, check=True, capture_output=True)
+    return copy
+
+
 @pytest.mark.parametrize(
     ("broken", "content", "words"),
     [
@@ -126,16 +136,7 @@ async def test_broken_files_leave_the_old_ones_serving_and_it_is_said_once(
     client = certificate(tmp_path, "client")
     ca, old = copied(client[0], "ca.pem"), copied(cert, "old.pem")
     other = certificate(tmp_path, "other")
-    phrase = [
-        "openssl",
-        "ec",
-        "-aes256",
-        "-passout",
-        "pass:open sesame",
-        "-out",
-        str(tmp_path / "phrase.key"),
-    ]
-    subprocess.run([*phrase, "-in", str(key)], check=True, capture_output=True)
+    protected(key, "phrase.key")
     file = tmp_path / broken
     whole = file.read_bytes()
     async with (
@@ -166,6 +167,13 @@ async def test_broken_files_leave_the_old_ones_serving_and_it_is_said_once(
         await listener.look()
         assert caplog.messages[1:] == [f"new connections use the changed {cert}"]
         assert await echo(port, other[0], client) == b"hello"
+
+
+def test_a_pass_phrase_is_not_asked_for_toward_replicas_either(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "router")
+    given = ReplicaTls(str(cert), "localhost", str(cert), str(protected(key, "phrase.key")))
+    with pytest.raises(OSError, match="the key has a pass phrase"):
+        secured(given)
 
 
 async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
