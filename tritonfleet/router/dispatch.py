@@ -169,7 +169,11 @@ class Dispatcher(Ends):
             if not self._panicking:  # names come from clients: one line, not one for each
                 used = ", ".join(one.instance for one in available)
                 log.warning(
-                    "%r: %d of %d replicas are healthy: using %s", model, len(healthy), expected, used
+                    "%r: %d of %d replicas are healthy, so these are used, left out or not: %s",
+                    model,
+                    len(healthy),
+                    expected,
+                    used,
                 )
             if len(self._panicking) < MOST_NAMES:
                 self._panicking.add(model)
