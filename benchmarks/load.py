@@ -59,10 +59,17 @@ def require_h2load() -> str:
 
 
 def run(
-    address: str, request: Request, folder: Path, *, requests: int, connections: int, streams: int
+    address: str,
+    request: Request,
+    folder: Path,
+    *,
+    requests: int,
+    connections: int,
+    streams: int,
+    threads: int = 1,
 ) -> Outcome:
-    """Send ``requests`` over ``connections``, ``streams`` at a time on each. Raises RuntimeError unless
-    every one of them was answered rightly."""
+    """Send ``requests`` over ``connections``, ``streams`` at a time on each, by ``threads`` of h2load. Raises
+    RuntimeError unless every one of them was answered rightly."""
     body = folder / f"{request.method}-{len(request.body)}.bin"
     body.write_bytes(request.body)
     command = [
@@ -70,6 +77,7 @@ def run(
         f"--requests={requests}",
         f"--clients={connections}",
         f"--max-concurrent-streams={streams}",
+        f"--threads={threads}",
         "--window-bits=24",
         "--connection-window-bits=26",
         f"--data={body}",

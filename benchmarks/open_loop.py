@@ -36,9 +36,9 @@ def answered_size(answer: bytes) -> int:
 
 
 class Client:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, connections: int = CONNECTIONS) -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]  # or all channels would share one connection
-        self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(CONNECTIONS)]
+        self.channels = [grpc.aio.insecure_channel(address, options) for _ in range(connections)]
         method = "/inference.GRPCInferenceService/ModelInfer"
         self.began_at = 0.0  # of the open loop, seconds since the epoch
         self.sends: list[Send] = [channel.unary_unary(method) for channel in self.channels]
@@ -53,7 +53,7 @@ class Client:
         async def one(index: int) -> None:
             late = clock() - start - due_s[index]
             try:
-                answer = await self.sends[index % CONNECTIONS](messages[index], timeout=TIMEOUT_S)  # type: ignore[call-arg] # a multi-callable takes more than its message
+                answer = await self.sends[index % len(self.sends)](messages[index], timeout=TIMEOUT_S)  # type: ignore[call-arg] # a multi-callable takes more than its message
             except grpc.aio.AioRpcError as error:
                 print(f"{error.code().name}: {error.details()}", file=sys.stderr)
                 answer = b""
@@ -74,7 +74,7 @@ class Client:
 
         async def keep_asking(index: int) -> None:
             nonlocal done
-            send = self.sends[index % CONNECTIONS]
+            send = self.sends[index % len(self.sends)]
             while time.perf_counter() < until:
                 await send(messages[index % len(messages)])
                 index += at_a_time
@@ -91,7 +91,7 @@ class Client:
 async def carry_out(orders: dict[str, Any]) -> dict[str, Any]:
     sizes: list[int] = orders["sizes"]
     messages = [request(orders["model"], size, orders["batched"]) for size in sizes]
-    client = Client(orders["address"])
+    client = Client(orders["address"], orders.get("connections", CONNECTIONS))
     try:
         if "at_a_time" in orders:
             rate = await client.closed_loop(messages, orders["at_a_time"], orders["seconds"])

@@ -5,22 +5,22 @@
 Workloads: `connections` (memory of 1,000 connections), `cpu` (h2load, 4 connections × 8 calls, ModelMetadata
 and ModelInfer of 16 bytes: CPU per request), `latency` (sequential tritonclient calls: time added to that of
 a replica without a proxy), `payloads` (MB/s of large tensors), `streams` (messages/s of one stream,
-ping-pong). All proxies have one worker, take turns, and are measured as benchmarks/README.md says.
+ping-pong), `workers` (our router alone, with one worker and with two: requests/s, and how evenly they spread
+what is in flight). All proxies have one worker, take turns, and are measured as benchmarks/README.md says.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import connections
 import load
 import router_picture
 import sequential
+import several_workers
 from contest import (
     Contest,
     Load,
@@ -31,47 +31,10 @@ from contest import (
     metadata_answer_bytes,
     present,
 )
+from figures import Figure
 
 SMALL = 16  # bytes
 SIZES = {"100 kB": 100_000, "1 MB": 1_000_000, "16 MB": 16_000_000}
-OURS = "tritonfleet"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of every target. ``bars``: what it is held against, by rival: at most (or ``at_least``) so
-    many times the rival's, or, under "all", so much in itself."""
-
-    title: str
-    unit: str
-    samples: dict[str, list[float]]
-    bars: dict[str, float]
-    at_least: bool = False
-
-    @property
-    def medians(self) -> dict[str, float]:
-        return {name: median(taken) for name, taken in self.samples.items()}
-
-    def verdicts(self) -> list[str]:
-        found, own = [], self.medians.get(OURS)
-        for rival, bar in self.bars.items():
-            theirs = 1.0 if rival == "all" else self.medians.get(rival)
-            if own is None or not theirs:
-                continue
-            ratio = own / theirs
-            met = ratio >= bar if self.at_least else ratio <= bar
-            sign, word = "≥" if self.at_least else "≤", "met" if met else "NOT MET"
-            against = f"{bar:g} {self.unit}" if rival == "all" else f"{bar:g} × {rival}"
-            found.append(f"{ratio:.2f}, bar {sign} {against}: {word}")
-        return found
-
-    def table(self) -> str:
-        lines = [f"{self.title}, {self.unit}"]
-        lines += [
-            f"  {name:12} {middle:10.1f}  ({min(self.samples[name]):.1f}-{max(self.samples[name]):.1f})"
-            for name, middle in self.medians.items()
-        ]
-        return "\n".join(lines + [f"  {verdict}" for verdict in self.verdicts()])
 
 
 def cpu(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:
@@ -150,6 +113,7 @@ WORKLOADS: dict[str, Callable[[Contest, argparse.Namespace], list[Figure]]] = {
     "latency": latency,
     "payloads": payloads,
     "streams": streams,
+    "workers": several_workers.measure,
 }
 
 
@@ -173,6 +137,7 @@ def document(figures: list[Figure], about: dict[str, Any]) -> dict[str, Any]:
             "medians": one.medians,
             "samples": one.samples,
             "verdicts": one.verdicts(),
+            "note": one.note,
         }
         for one in figures
     ]

@@ -18,7 +18,7 @@ def draw(document: dict[str, Any], path: Path) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figures = document["figures"]
+    figures = [one for one in document["figures"] if one["medians"]]
     rows = -(-len(figures) // COLUMNS)
     canvas, panels = pyplot.subplots(rows, COLUMNS, figsize=(4.4 * COLUMNS, 2.1 * rows), squeeze=False)
     for panel in panels.flat[len(figures) :]:
@@ -26,7 +26,9 @@ def draw(document: dict[str, Any], path: Path) -> bool:
     for panel, one in zip(panels.flat, figures, strict=False):
         names = list(reversed(one["medians"]))
         values = [one["medians"][name] for name in names]
-        colours = [{"tritonfleet": OWN, "direct": DIRECT}.get(name, OTHERS) for name in names]
+        colours = [
+            {"tritonfleet": OWN, "2 workers": OWN, "direct": DIRECT}.get(name, OTHERS) for name in names
+        ]
         bars = panel.barh(names, values, color=colours)
         panel.bar_label(
             bars, fmt=lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}", padding=3

@@ -132,8 +132,9 @@ def measured_slownesses(upstreams: Sequence[str]) -> list[float]:
     return found
 
 
-def measure(target: str, address: str, work: Workload) -> Run:
-    found = ask(address, model=MODEL, batched=False, sizes=work.sizes, due_s=work.arrivals_s)
+def measure(target: str, address: str, work: Workload, **orders: Any) -> Run:
+    """``orders``: more of them for the client (`open_loop`)."""
+    found = ask(address, model=MODEL, batched=False, sizes=work.sizes, due_s=work.arrivals_s, **orders)
     if found["late_p99_s"] > CLIENT_LATE_S:
         print(
             f"  the client was {found['late_p99_s'] * 1e3:.0f} ms late at p99: too little processor left",
