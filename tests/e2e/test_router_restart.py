@@ -87,7 +87,8 @@ def test_new_workers_take_over_and_nothing_fails(fleet: RunningFleet, count: int
     assert [error for _, error in got] == [None] * len(values)
     assert [int(result.as_numpy("OUT").reshape(-1)[0]) for result, _ in got] == values.tolist()
     assert not fleet.events("router.exited")
-    assert (fleet.state / fleet.name / "inflight.board").exists() is (count == 2)
+    for shared in ("inflight.board", "inflight.finishes"):
+        assert (fleet.state / fleet.name / shared).exists() is (count == 2)
     assert len(fleet.events("router.restarting")) == (1 if count == 1 else 3)
 
 

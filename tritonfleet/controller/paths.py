@@ -55,6 +55,11 @@ class FleetPaths:
         return self.root / "inflight.board"
 
     @property
+    def finishes_file(self) -> Path:
+        """When several router workers last got an answer of each replica (`router.finishes`)."""
+        return self.board_file.with_suffix(".finishes")
+
+    @property
     def settings(self) -> Path:
         """A folder: what clients have set on the whole fleet."""
         return self.root / "settings"

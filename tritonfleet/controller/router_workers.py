@@ -266,6 +266,7 @@ class RouterWorkers:
         await self.close()
         self._paths.routers_file.unlink(missing_ok=True)
         self._paths.board_file.unlink(missing_ok=True)
+        self._paths.finishes_file.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Stop watching; the workers run on."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonfleet.core.balance import Policy, RoundRobin
+from tritonfleet.router.finishes import Finishes
 from tritonfleet.router.transport import Touched
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ SIZE = ROWS * ROW * 8
 
 
 class Board:
-    """One worker's place on the board in the file ``path``. Raises OSError if that cannot be mapped or every
-    row is taken."""
+    """One worker's place on the board in the file ``path``, and what the workers share beside it
+    (`router.finishes`). Raises OSError if that cannot be mapped or every row is taken."""
 
     def __init__(self, path: Path) -> None:
+        self.finishes = Finishes(path.with_suffix(".finishes"))
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, SIZE)
         self._memory = mmap.mmap(self._file, SIZE)

@@ -196,6 +196,8 @@ class Replica:
             if model and model not in models and len(self.stats) >= len(models) + MOST_STRANGERS:
                 return self.stats_of("")
             stats = self.stats[model] = CallStats(model)
+            if self.dispatcher.board is not None:
+                stats.attribution = self.dispatcher.board.finishes.attribution(self.instance, model)
             self._limit(stats)
         return stats
 
