@@ -30,9 +30,7 @@ def draw(document: dict[str, Any], path: Path) -> bool:
             {"tritonfleet": OWN, "2 workers": OWN, "direct": DIRECT}.get(name, OTHERS) for name in names
         ]
         bars = panel.barh(names, values, color=colours)
-        panel.bar_label(
-            bars, fmt=lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}", padding=3
-        )
+        panel.bar_label(bars, fmt=_shown, padding=3)
         better = "more is better" if one["unit"] in ("MB/s", "/s") else "less is better"
         panel.set_title(f"{one['title']}, {one['unit']}\n({better})", fontsize=9)
         panel.margins(x=0.2)
@@ -50,6 +48,10 @@ def draw(document: dict[str, Any], path: Path) -> bool:
     canvas.tight_layout(rect=(0, 0.02, 1, 1))
     canvas.savefig(path, dpi=110)
     return True
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
 
 
 if __name__ == "__main__":

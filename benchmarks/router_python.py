@@ -5,7 +5,10 @@ forget what is written. Requests are fed to the clients as bytes; what comes out
 as bytes. CPU time of this thread, by phase; the smallest of many short runs, since what else the machine does
 only adds. The steadiest of all measurements: what a change of the router's code saves shows here first.
 
-    python benchmarks/router_python.py [--rpc ModelInfer] [--at-once 4] [--profile]
+    python benchmarks/router_python.py [--rpc ModelInfer] [--at-once 4] [--cold 4] [--profile]
+
+``--cold 4`` goes through 4 MB of other memory before each read, as when other processes had the core
+meanwhile: what a call costs whose code and data are in no cache of the core's own.
 
 Of ModelStreamInfer every client keeps so many streams open, and a request is a message in one of them.
 """
@@ -22,6 +25,7 @@ from time import thread_time
 
 import hpack
 import load
+import numpy as np
 
 from tritonfleet.core.wire import RouterSettings, RouterTable, TableReplica
 from tritonfleet.http2 import frames
@@ -38,6 +42,7 @@ STREAM_ANSWER = load.framed(  # to a request of 16 bytes, as Triton writes it
     b"\x01\x102\x10" + bytes(16)
 )
 WIDE = 1 << 30  # windows that never close
+CACHE_LINE = 64  # bytes
 
 
 class Transport:
@@ -177,6 +182,25 @@ class Bench:
         phases.answers += received - began
         phases.answers_written += thread_time() - received
 
+    def cold_round(self, at_once: int, phases: Phases, others: np.ndarray) -> None:
+        """The same, read by read, each of which finds ``others`` in the caches; written with its read."""
+        for one in (*self.clients, *self.servers):
+            one.connection.send_room = WIDE
+        for client in self.clients:
+            phases.requests += self._cold_read(client.connection, self.ask(client, at_once), others)
+            for server in self.servers:
+                if data := self.answer(server):
+                    phases.answers += self._cold_read(server.connection, data, others)
+
+    def _cold_read(
+        self, connection: ClientConnection | ReplicaConnection, data: bytes, others: np.ndarray
+    ) -> float:
+        others[::CACHE_LINE] += 1
+        began = thread_time()
+        connection.receive(data)
+        flush_all(self.dispatcher.touched)
+        return thread_time() - began
+
     def ask(self, client: Client, at_once: int) -> bytes:
         return client.requests(self.rpc, self.body, at_once)
 
@@ -222,9 +246,12 @@ class StreamBench(Bench):
         return sum(one.streamed for one in self.stats) - getattr(self, "_first", 0)
 
 
-async def measure(rpc: str, at_once: int, runs: int, rounds: int, *, profile: bool) -> list[Phases]:
+async def measure(
+    rpc: str, at_once: int, runs: int, rounds: int, *, cold_mb: float, profile: bool
+) -> list[Phases]:
     """``runs`` measurements of ``rounds`` rounds, in µs per request. Raises RuntimeError if a call failed."""
     bench = StreamBench(at_once) if rpc == "ModelStreamInfer" else Bench(rpc)
+    others = np.zeros(int(cold_mb * 1e6), np.uint8)
     gc.collect()
     gc.freeze()
     for _ in range(rounds):
@@ -236,7 +263,10 @@ async def measure(rpc: str, at_once: int, runs: int, rounds: int, *, profile: bo
         if profiler is not None:
             profiler.enable()
         for _ in range(rounds):
-            bench.round(at_once, phases)
+            if cold_mb:
+                bench.cold_round(at_once, phases, others)
+            else:
+                bench.round(at_once, phases)
         if profiler is not None:
             profiler.disable()
         each = 1e6 / (rounds * at_once * CLIENTS)
@@ -261,10 +291,20 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=40, help="of which the best counts (%(default)s)")
     parser.add_argument("--rounds", type=int, default=60, help="in each run (%(default)s)")
+    parser.add_argument(
+        "--cold", type=float, default=0.0, metavar="MB", help="of other memory, between reads"
+    )
     parser.add_argument("--profile", action="store_true", help="also print where cProfile sees the time")
     chosen = parser.parse_args()
     found = asyncio.run(
-        measure(chosen.rpc, chosen.at_once, chosen.runs, chosen.rounds, profile=chosen.profile)
+        measure(
+            chosen.rpc,
+            chosen.at_once,
+            chosen.runs,
+            chosen.rounds,
+            cold_mb=chosen.cold,
+            profile=chosen.profile,
+        )
     )
     best = min(found, key=lambda phases: phases.all)
     print(f"{chosen.rpc}, {chosen.at_once} calls at once, µs of Python per request")

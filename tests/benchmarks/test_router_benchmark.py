@@ -57,11 +57,21 @@ def test_growth_is_told_from_the_warm_up(soak: ModuleType) -> None:
     assert soak.Record(leak).growth_kb() == pytest.approx(600.0)
 
 
-@pytest.mark.parametrize("rpc", ["ModelMetadata", "ModelInfer", "ModelStreamInfer"])
-def test_python_alone(benchmarks: Path, rpc: str) -> None:
+@pytest.mark.parametrize(
+    ("rpc", "cold"),
+    [
+        ("ModelMetadata", 0),
+        ("ModelInfer", 0),
+        ("ModelInfer", 0.1),
+        ("ModelStreamInfer", 0),
+        ("ModelStreamInfer", 0.1),
+    ],
+)
+def test_python_alone(benchmarks: Path, rpc: str, cold: float) -> None:
     """It checks by itself that every call was answered."""
+    chosen = ["--rpc", rpc, "--runs=2", "--rounds=3", f"--cold={cold}"]
     result = subprocess.run(
-        [sys.executable, str(benchmarks / "router_python.py"), "--rpc", rpc, "--runs=2", "--rounds=3"],
+        [sys.executable, str(benchmarks / "router_python.py"), *chosen],
         capture_output=True,
         text=True,
         timeout=60,
