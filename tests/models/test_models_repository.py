@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -29,7 +30,15 @@ def tensor(name: str, values: np.ndarray) -> triton.InferInput:
 
 
 def executions(client: Client, model: str) -> tuple[int, int]:
-    """Items and executions so far."""
+    """Items and executions so far, when those that were answered just now are counted: two readings agree."""
+    before, now = (-1, -1), _executions(client, model)
+    while before != now:
+        time.sleep(0.25)
+        before, now = now, _executions(client, model)
+    return now
+
+
+def _executions(client: Client, model: str) -> tuple[int, int]:
     [stats] = client.get_inference_statistics(model).model_stats
     return stats.inference_count, stats.execution_count
 
