@@ -62,7 +62,9 @@ def test_calls_pass_and_nobody_without_a_certificate_is_served(fleet: RunningFle
         with pytest.raises(triton.InferenceServerException):
             live(address, **credentials)
     assert replica["http_port"] == 0  # what `ps -o wide` and `describe` show as absent
-    assert "--allow-http=false" in fleet.cli("describe", "main-0").stdout
+    shown = fleet.cli("describe", "main-0").stdout
+    assert "--allow-http=false" in shown
+    assert f"127.0.0.1:{replica['grpc_port']}, by TLS" in shown
 
 
 def test_a_new_controller_and_new_routers_find_the_replicas_again(fleet: RunningFleet) -> None:

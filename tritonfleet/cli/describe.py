@@ -44,7 +44,10 @@ def describe_replica(
         ("Reason", replica_reason(replica, now)),
         ("Devices", ", ".join(replica.devices) or "none yet"),
         ("Handle", replica.handle or "no process"),
-        ("gRPC", f"{replica.host}:{replica.grpc_port}" if replica.grpc_port else "-"),
+        (
+            "gRPC",
+            f"{replica.host}:{replica.grpc_port}{', by TLS' * replica.tls}" if replica.grpc_port else "-",
+        ),
         ("HTTP", f"{replica.host}:{replica.http_port}" if replica.http_port else "-"),
         ("Metrics", f"{replica.host}:{replica.metrics_port}" if replica.metrics_port else "-"),
         ("In flight", _in_flight(replica)),

@@ -113,6 +113,7 @@ class Slot:
             in_flight=in_flight(instance.instance) if instance and self.state.serving else None,
             models=self.models,
             held=self.held,
+            tls=instance is not None and instance.tls is not None,
         )
 
     def saved(self) -> SavedSlot:

@@ -135,6 +135,7 @@ class Replica:
     in_flight: int | None = None  # as the routers count it; None when no router has reported lately
     models: tuple[ModelStatus, ...] = ()
     held: bool = False  # emptied by `drain`: once stopped it stays so until `undrain`
+    tls: bool = False  # whether its gRPC port is spoken to by TLS
 
     @property
     def instance(self) -> str:
