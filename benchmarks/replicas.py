@@ -11,6 +11,7 @@ from pathlib import Path
 import tritonclient.grpc as triton
 from processes import free_ports, running
 
+from tritonfleet.core.replica_tls import ServerTls
 from tritonfleet.triton.embedded import TritonNotFoundError, find_tritonserver
 from tritonfleet.triton.launch import Ports, arguments, environment
 
@@ -25,10 +26,11 @@ def replicas(
     folder: Path,
     repository: Path = REPOSITORY,
     extra: Sequence[Mapping[str, str]] = (),
+    tls: ServerTls | None = None,
 ) -> Iterator[list[str]]:
     """``count`` ready replicas that serve ``models``; yields their addresses, "127.0.0.1:PORT".
 
-    ``extra``: more of the environment, for each of them.
+    ``extra``: more of the environment, for each of them. ``tls``: they are spoken to by it.
     """
     try:
         installation = find_tritonserver(os.environ)
@@ -48,6 +50,7 @@ def replicas(
                 shm_prefix=prefix,
                 exit_timeout_s=5,
                 devices=(),
+                tls=tls,
             )
             named = environment(
                 installation,
@@ -56,17 +59,17 @@ def replicas(
                 markers={"TRITONFLEET_INSTANCE": f"bench-{index}.1"},
                 extra=extra[index] if extra else {},
             )
-            log = folder / f"triton-{index}.log"
+            log = folder / f"triton-{index}{'-tls' if tls else ''}.log"
             stack.enter_context(running(command, log, named))
             addresses.append((f"127.0.0.1:{ports.grpc}", log))
         for address, log in addresses:
-            wait_ready(address, log)
+            wait_ready(address, log, tls.ca if tls else None)
         yield [address for address, _ in addresses]
 
 
-def wait_ready(address: str, log: Path) -> None:
+def wait_ready(address: str, log: Path, ca: str | None = None) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    with triton.InferenceServerClient(address) as client:
+    with triton.InferenceServerClient(address, ssl=ca is not None, root_certificates=ca) as client:
         while time.monotonic() < deadline:
             try:
                 if client.is_server_ready():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.core.wire import RouterTable, TableReplica
 
 MODELS = ("digits", "echo")
@@ -16,7 +17,8 @@ SLOTS = 4  # what the controller finds for each of them, one instance and no bat
 class Tritonfleet:
     """As the controller configures it by default.
 
-    ``slots``: what each replica may hold of each model; the rest waits in the router. None: any."""
+    ``slots``: what each replica may hold of each model; the rest waits in the router. None: any. ``tls``: how
+    replicas are spoken to."""
 
     def __init__(
         self,
@@ -24,8 +26,9 @@ class Tritonfleet:
         policy: str = "least_work",
         models: Sequence[str] = MODELS,
         slots: int | None = SLOTS,
+        tls: ReplicaTls | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.tls = name, tls
         self.policy, self.models = policy, tuple(models)
         self.slots = {} if slots is None else dict.fromkeys(models, slots)
 
@@ -49,6 +52,7 @@ class Tritonfleet:
                     draining=False,
                     models=self.models,
                     slots=self.slots,
+                    tls=self.tls,
                 )
             )
         table = RouterTable(fleet="bench", revision=1, policy=self.policy, replicas=tuple(rows))
