@@ -33,6 +33,9 @@ INFER, STREAM = f"/{load.SERVICE}/ModelInfer", f"/{load.SERVICE}/ModelStreamInfe
 SIZES = (16, 1000, 20_000, 200_000)
 EXPECTED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 WRITTEN_TOO_LATE = "Internal error from Core"  # grpcio's words for a write on a call that has just ended
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+CANCELLED = 0.2  # of the streams
+SHORT_EVERY_S = 0.02  # a call whose deadline is too short
 SAMPLE_S = 1.0
 TABLE_ROWS = 10
 MOST_WRONG = 100  # failures of one kind of load, after which it stops
@@ -67,7 +70,11 @@ class Clients:
 
     def __init__(self, address: str, record: Record) -> None:
         self._address, self._record = address, record
-        self._channel = grpc.aio.insecure_channel(address)
+        # A connection for each kind: on whom more than 100 calls a second are taken back is hung up
+        # (router.limits.resets_per_second), and that is not what is looked for here.
+        self._channel, self._streams, self._short = (
+            grpc.aio.insecure_channel(address, options=OWN_CONNECTION) for _ in range(3)
+        )
         self._random = random.Random(1)
 
     async def unary(self) -> None:
@@ -77,24 +84,23 @@ class Clients:
     async def too_short(self) -> None:
         """Streams only: the Triton of pytriton 0.7.0 crashes (signal 11) within seconds of unary inferences
         that run out of time, with no router before it (server issues 7368 and 8034)."""
-        call = self._channel.stream_stream(STREAM)(timeout=self._random.choice((0.0008, 0.003)))
+        await asyncio.sleep(SHORT_EVERY_S)
+        call = self._short.stream_stream(STREAM)(timeout=self._random.choice((0.0008, 0.003)))
         await call.write(load.echo(1000)[5:])
         while await call.read() is not grpc.aio.EOF:
             pass  # the time runs out in the middle; what came until then is of no use
 
     async def newcomer(self) -> None:
-        async with grpc.aio.insecure_channel(
-            self._address, options=[("grpc.use_local_subchannel_pool", 1)]
-        ) as own:
+        async with grpc.aio.insecure_channel(self._address, options=OWN_CONNECTION) as own:
             await self._ask(own, 16, timeout=30)
 
     async def stream(self) -> None:
-        call = self._channel.stream_stream(STREAM)()
+        call = self._streams.stream_stream(STREAM)()
         for _ in range(self._random.randint(1, 5)):
             await call.write(load.echo(16)[5:])
             answer = pb.ModelStreamInferResponse.FromString(await call.read())
             self._check(answer.infer_response, 16)
-        if self._random.random() < 0.5:
+        if self._random.random() < CANCELLED:
             call.cancel()
             self._record.ends["stream cancelled"] += 1
             return
@@ -111,7 +117,8 @@ class Clients:
             self._record.wrong.append(f"{size} bytes asked, {len(answer.raw_output_contents[0])} given")
 
     async def close(self) -> None:
-        await self._channel.close()
+        for channel in (self._channel, self._streams, self._short):
+            await channel.close()
 
 
 async def again(once: Callable[[], Awaitable[None]], record: Record, until: float, short: bool) -> None:
