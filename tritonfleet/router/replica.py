@@ -278,6 +278,10 @@ class Replica:
         if not connection.greeted:
             certificate = "; does triton.tls fit?" if self.row.tls is not None else ""
             raise ConnectionResetError(f"it hung up before it said anything{certificate}")
+        if (
+            connection.closed.is_set()
+        ):  # before this task's turn came: nobody would take it off the list again
+            raise ConnectionResetError("it hung up at once")
         return connection
 
     def _note_unreachable(self, error: Exception) -> None:

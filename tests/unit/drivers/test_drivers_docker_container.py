@@ -119,14 +119,14 @@ def test_the_files_of_tls_are_mounted_and_told_of() -> None:
     client = ReplicaTls("/pki/ca.pem", "triton", "/pki/router.pem", "/pki/router.key")
     spec = replace(SPEC, tls=ServerTls("/pki/a.pem", "/pki/a.key", "/pki/ca.pem", client))
     asked = body(spec)
-    mounted = {one["Source"]: one["Target"] for one in asked["HostConfig"]["Mounts"]}  # type: ignore[index] # an object
+    mounted = {one["Source"]: one["Target"] for one in asked["HostConfig"]["Mounts"]}  # type: ignore[index] # its values are objects, and this one a dict
     assert mounted == {
         "/models": "/models",
         "/pki/a.pem": "/tritonfleet-tls/cert.pem",
         "/pki/a.key": "/tritonfleet-tls/key.pem",
         "/pki/ca.pem": "/tritonfleet-tls/ca.pem",
     }
-    assert all(one["ReadOnly"] for one in asked["HostConfig"]["Mounts"])  # type: ignore[index] # an object
+    assert all(one["ReadOnly"] for one in asked["HostConfig"]["Mounts"])  # type: ignore[index] # its values are objects, and this one a dict
     assert "--grpc-root-cert=/tritonfleet-tls/ca.pem" in container.command(spec)
     told = container.labels(spec, AT, state_dir="/state/demo", now=12.5)
     assert container.instance_of("0123456789abcdef", told).tls == client

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from router_parts import Request, Router, ScriptedReplica, message, raw_client, until
 
+from tritonfleet.http2 import frames
 from tritonfleet.router.dispatch import Dispatcher
 
 LARGE = 100_000
@@ -100,5 +101,31 @@ async def test_who_accepts_and_hangs_up_is_not_reachable() -> None:
     finally:
         await router.stop()
         await replica.stop()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_who_greets_and_breaks_the_protocol_leaves_no_dead_connection_behind() -> None:
+    greeted = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        writer.write(frames.settings({}) + frames.frame(frames.DATA, 0, frames.CONNECTION, b"x"))
+        await reader.read()  # until the router hangs up
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    rude = ScriptedReplica()
+    rude.port = server.sockets[0].getsockname()[1]
+    router = Router([rude])
+    router.dispatcher.apply(router.table())
+    found = router.dispatcher.replicas["m-0.1"]
+    try:
+        await until(lambda: greeted >= 3)
+        assert found.connections == []
+        assert not found.available
+    finally:
+        await found.close()
         server.close()
         await server.wait_closed()
