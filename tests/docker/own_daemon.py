@@ -1,5 +1,6 @@
 """A Docker daemon of a test's own, which it may restart, and an image that is two programs of this host."""
 
+import asyncio
 import io
 import os
 import re
@@ -9,17 +10,19 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tritonfleet.drivers.docker import DockerDriver
 from tritonfleet.drivers.docker_engine import DockerEngine
 
 IMAGE = "tritonserver-that-sleeps"
-# It stands for a server: says something, runs, and exits when it is told to.
-SERVER = "#!/bin/sh\necho serving\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n"
+# It stands for a server: says something, runs, and exits when it is told to. It says it once it can be told:
+# a container's first process without a handler is not ended by SIGTERM.
+SERVER = "#!/bin/sh\ntrap 'exit 0' TERM\necho serving\nwhile :; do sleep 0.1; done\n"
 WAIT_S = 60.0
 DISK_BYTES = 64 << 20
 
@@ -138,6 +141,16 @@ def running(*, network: bool = False) -> Iterator[OwnDaemon]:
         yield daemon
     finally:
         daemon.end()
+
+
+async def serving(driver: DockerDriver, replica: str, *, starts: int = 1) -> None:
+    """Returns once ``replica`` has been started so many times and its last one can be told to exit."""
+    said = 0
+    async with asyncio.timeout(WAIT_S), aclosing(driver.logs(replica, tail=None, follow=True)) as lines:
+        async for line in lines:
+            said += line == "serving"
+            if said == starts:
+                return
 
 
 def put_image(client: Any) -> None:
