@@ -11,6 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from rich.text import Text
 
 from tritonfleet.cli.layout import Cell, Column, Row, table
+from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.wire import (
     DeviceInfo,
     Event,
@@ -140,11 +141,7 @@ def _workers(router: RouterInfo) -> Text:
 def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:
     """The whole of ``ps``: one line of fleet, pools, replicas, and with ``wide`` Triton's statistics."""
     parts = [header(snapshot, width), pools(snapshot, width)]
-    dead = [worker for worker in snapshot.router.workers if not worker.running]
-    if dead:
-        parts[0] = Text("\n").join(
-            [parts[0], *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead)]
-        )
+    parts[0] = Text("\n").join([parts[0], *complaints(snapshot)])
     if any(device.set_aside for device in snapshot.devices):
         parts.append(devices_set_aside(snapshot, width))
     if snapshot.replicas:
@@ -154,6 +151,16 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
     if wide and snapshot.readings:
         parts.append(readings(snapshot.readings))
     return Text("\n\n").join(parts)
+
+
+def complaints(snapshot: FleetSnapshot) -> list[Text]:
+    """What is wrong with the fleet itself, a line each."""
+    dead = [worker for worker in snapshot.router.workers if not worker.running]
+    ends = [one for one in snapshot.certificates if validity(one, snapshot.at) is not Validity.GOOD]
+    return [
+        *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead),
+        *(Text(described(one, snapshot.at), BROKEN) for one in ends),
+    ]
 
 
 def pools(snapshot: FleetSnapshot, width: int | None = None) -> Text:

@@ -27,6 +27,7 @@ from tritonfleet.cli.doctor.facts import (
 )
 from tritonfleet.cli.doctor.gather import unlinked
 from tritonfleet.cli.terminal import Settings
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.model import Device, DeviceKind, DeviceReading, ReplicaState
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, RouterInfo
@@ -58,6 +59,30 @@ def test_where_all_is_well_nothing_is_to_be_mended() -> None:
         "tritonserver", "docker", "image", "gpu runtime", "nvidia driver", "gpu", "devices", "gpu probe",
         "router.listen", "controller", "pool main", "clients",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("use", "left_days", "verdict", "fix"),
+    [
+        ("router.tls.cert", 40, Verdict.OK, ""),
+        ("router.tls.cert", 10, Verdict.WARNING, "put a new one there: new connections use it"),
+        ("router.tls.cert", -1, Verdict.FAILED, "put a new one there: new connections use it"),
+        (
+            "pools.main.triton.tls.cert", 10, Verdict.WARNING,
+            "put a new one there: new connections use it, replicas from their next launch "
+            "(tritonfleet restart REPLICA)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_certificate_that_ends_soon_is_to_be_replaced(
+    use: str, left_days: float, verdict: Verdict, fix: str
+) -> None:
+    now = 1_800_000_000.0
+    there = Certificate(use, "/etc/a.pem", now - 300 * 86400, now + left_days * 86400)
+    (found,) = (check for check in checks(replace(WELL, file=replace(FILE, certificates=(there,), at=now)))
+                if check.name == "certificate")  # fmt: skip
+    assert (found.verdict, found.fix) == (verdict, fix)
+    assert found.found.startswith(f"{use} ")
 
 
 def test_a_device_node_has_a_link_by_its_numbers_or_not(tmp_path: Path) -> None:

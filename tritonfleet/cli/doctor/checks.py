@@ -13,6 +13,7 @@ from tritonfleet.cli.doctor.facts import (
     PoolFacts,
     ServerFacts,
 )
+from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
 from tritonfleet.core.reconcile import BROKEN
@@ -76,6 +77,7 @@ def checks(facts: Facts) -> list[Check]:
         _devices(file),
         *_probes(facts),
         *_addresses(facts),
+        *_certificates(file),
         *_fleet(facts.fleet, facts.version),
     ]
 
@@ -292,6 +294,19 @@ def _addresses(facts: Facts) -> Iterator[Check]:
             yield failed(one.key, f"{one.address} is taken by another program", fix)
         else:
             yield failed(one.key, f"{one.address}: {one.error}", f"an address of this host: change {one.key}")
+
+
+def _certificates(file: FileFacts) -> Iterator[Check]:
+    for one in file.certificates:
+        found, state = described(one, file.at), validity(one, file.at)
+        if state is Validity.GOOD:
+            yield ok("certificate", found)
+            continue
+        used = "new connections use it"
+        if one.use.endswith(".triton.tls.cert"):
+            used += ", replicas from their next launch (tritonfleet restart REPLICA)"
+        fix = f"put a new one there: {used}"
+        yield (warning if state is Validity.ENDING else failed)("certificate", found, fix)
 
 
 def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:

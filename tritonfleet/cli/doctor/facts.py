@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.model import Device, DeviceReading
 from tritonfleet.core.wire import FleetSnapshot
 from tritonfleet.drivers.docker_facts import DockerFacts
@@ -71,7 +72,8 @@ class PoolFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """``error``: all that is wrong with it. ``devices``, ``lacking``: as file and host together say."""
+    """``error``: all that is wrong with it. ``devices``, ``lacking``: as file and host together say.
+    ``certificates`` as they were ``at`` that time, in epoch seconds."""
 
     path: str
     there: bool = True
@@ -84,6 +86,8 @@ class FileFacts:
     lacking: str = ""
     pools: tuple[PoolFacts, ...] = ()
     addresses: tuple[AddressFacts, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

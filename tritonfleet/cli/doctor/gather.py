@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.cli import fleet
@@ -26,6 +27,7 @@ from tritonfleet.cli.doctor.facts import (
 from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.terminal import Settings
 from tritonfleet.cli.up import left_behind
+from tritonfleet.config.certificates import read_certificates
 from tritonfleet.controller.paths import FleetPaths, state_home
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import lacking
@@ -161,6 +163,8 @@ def file(settings: Settings, environ: Mapping[str, str], backends: frozenset[str
         lacking=missing,
         pools=tuple(_pool(name, pool, None if containers else backends) for name, pool in spec.pools.items()),
         addresses=tuple(_address(key, address) for key, address in listens.items() if address is not None),
+        certificates=read_certificates(spec),
+        at=time(),
     )
 
 
