@@ -146,7 +146,7 @@ async def test_who_never_greets_is_hung_up_on() -> None:
         assert len(router.dispatcher.clients) == 1
         watchdog.look(router.dispatcher, now + LIMITS.greeting_s + 1)
         await until(lambda: not router.dispatcher.clients)
-        assert (await enemy.goaway())[0] == -1
+        assert await enemy.goaway() == (ErrorCode.ENHANCE_YOUR_CALM, b"no HTTP/2 settings within 10 s")
 
 
 async def test_a_header_block_must_end_in_time() -> None:
