@@ -18,9 +18,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from tritonfleet.http2.frames import CONNECTION
+from tritonfleet.router.grpc import Status
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
+    from tritonfleet.router.call import Call
     from tritonfleet.router.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,19 @@ class Drain:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-        return sum(len(client.streams) for client in dispatcher.clients)
+        return self._give_up(f"the router ends, and the call was not over after {timeout_s:g} s")
+
+    def _give_up(self, why: str) -> int:
+        """End what still runs. Else it would end with the connections to the replicas, as if these were lost,
+        and be sent again."""
+        left: list[Call] = []
+        for client in list(self._dispatcher.clients):
+            left += client.streams.values()  # type: ignore[arg-type] # a client's streams are Calls
+        for call in sorted(left, key=lambda one: not one.waiting):  # or they would take the others' places
+            self._dispatcher.give_up(call, Status.UNAVAILABLE, why)
+        for client in list(self._dispatcher.clients):
+            client.close()
+        return len(left)
 
     def _go_on(self, now: float) -> None:
         """Tell who does not know yet, and hang up on who has nothing left and does not hang up itself.
