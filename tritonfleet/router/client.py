@@ -142,6 +142,8 @@ class ClientConnection(SocketConnection):
         elif info.refusal is not None:
             if end_stream:
                 self._refuse_http(call)
+        elif end_stream and info.is_own and dispatcher.own is not None:  # else a replica would be asked, by whoever
+            dispatcher.own.answer(call, b"")
         elif end_stream:
             call.model = ""
             self._begin(call)
