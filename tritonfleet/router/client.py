@@ -142,9 +142,9 @@ class ClientConnection(SocketConnection):
         elif info.refusal is not None:
             if end_stream:
                 self._refuse_http(call)
-        elif end_stream and info.is_own and dispatcher.own is not None:  # else a replica would be asked, by whoever
-            dispatcher.own.answer(call, b"")
         elif end_stream:
+            if info.is_own and self._is_kept(call, 0, end_stream=True):
+                return
             call.model = ""
             self._begin(call)
 
@@ -194,8 +194,7 @@ class ClientConnection(SocketConnection):
             call.held.append(payload if type(payload) is bytes else kept(payload))
         if call.waiting:
             return
-        if call.info.is_own and self.dispatcher.own is not None:
-            self._collect(call, self.dispatcher.own, len(payload), end_stream=end_stream)
+        if call.info.is_own and self._is_kept(call, len(payload), end_stream=end_stream):
             return
         if call.info.names_model:
             head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
@@ -243,6 +242,14 @@ class ClientConnection(SocketConnection):
             raise AssertionError("only what is refused comes here")
         with_body = call.fields.get(b":method") != b"HEAD"
         self.dispatcher.answer(call, call.info.refusal, call.info.refusal_body if with_body else b"")
+
+    def _is_kept(self, call: Call, size: int, *, end_stream: bool) -> bool:
+        """Whether a fleet-wide request is not for a replica: the fleet answers it, or it is refused."""
+        own, guard = self.dispatcher.own, self.dispatcher.guard
+        if own is not None:
+            self._collect(call, own, size, end_stream=end_stream)
+            return True
+        return guard is not None and guard.keeps(self.dispatcher, call, end_stream=end_stream)
 
     def _collect(self, call: Call, own: OwnAnswers, size: int, *, end_stream: bool) -> None:
         """The body of a request that we answer ourselves: taken whole, and bounded."""
