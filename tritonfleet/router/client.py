@@ -63,6 +63,8 @@ class ClientConnection(SocketConnection):
         self._most_wide = max(1, limits.held_by_connection // self.wide_window)
         super().__init__(dispatcher.touched, dispatcher.loop, dispatcher.held)
         self.streams_per_turn = limits.streams_per_turn
+        self.max_continuations, self.max_settings = limits.continuations, limits.settings_per_frame
+        self._decoder.max_size_updates = limits.table_updates
 
     def on_unproductive(self, kind: int) -> None:
         calls = int.from_bytes(self.last_peer_stream, "big") >> 1
@@ -86,6 +88,8 @@ class ClientConnection(SocketConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.dispatcher.clients.add(self)
         super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=self.limits.unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.dispatcher.clients.discard(self)
@@ -103,7 +107,9 @@ class ClientConnection(SocketConnection):
 
     def on_headers(self, stream_id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
         if stream is not None:  # trailers of a request: gRPC has none, their end is what counts
-            fault = trailers_fault(fields.items) if end_stream else "trailers that do not end the request"
+            fault = "trailers that do not end the request"
+            if end_stream:
+                fault = trailers_fault(fields.items, self.limits.fields)
             if fault:
                 self._reset_malformed(stream, fault)
             else:
@@ -111,7 +117,7 @@ class ClientConnection(SocketConnection):
             return
         info = fields.info
         if info is None:
-            info = grpc.request_info(fields, self.limits.metadata)
+            info = grpc.request_info(fields, self.limits)
             large = fields.size > LARGE_METADATA
         else:
             large = False
