@@ -1,6 +1,7 @@
 """Flow control over many calls: a replica that takes nothing, and what is left of the windows after anything
 may have happened to hundreds of calls."""
 
+import asyncio
 import random
 from contextlib import AsyncExitStack, suppress
 
@@ -122,14 +123,13 @@ async def test_after_anything_the_windows_are_whole(seed: int) -> None:
     rng = random.Random(seed)
     whims = Whims(rng)
     replicas = [ScriptedReplica(whims.asked) for _ in range(2)]
-    async with router_of(*replicas) as router, AsyncExitStack() as closing:
+    async with router_of(*replicas, slots={"m": 1}) as router, AsyncExitStack() as closing:
         clients = [await closing.enter_async_context(raw_client(router.port)) for _ in range(2)]
         for replica in replicas:
             replica.on_start = whims.begun
-        for _ in range(150):
-            client = rng.choice(clients)
-            await a_call(rng, client)
-            if rng.random() < 0.02:  # a replica's connections are lost; it takes new ones
+        for _ in range(40):
+            await asyncio.gather(*(a_call(rng, rng.choice(clients)) for _ in range(5)))
+            if rng.random() < 0.05:  # a replica's connections are lost; it takes new ones
                 for connection in list(rng.choice(replicas).connections):
                     connection.transport.abort()
         for replica in replicas:
