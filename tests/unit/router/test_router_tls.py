@@ -72,6 +72,11 @@ async def test_tls_mutual_tls_and_alpn(tmp_path: Path) -> None:
                     await echo(port, cert, refused)
 
 
+def test_an_older_tls_is_refused(tmp_path: Path) -> None:
+    """By what OpenSSL is told; a client that asks for it is refused by its own library here."""
+    assert TlsFiles(*certificate(tmp_path, "server")).context().minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 # ---------------------------------------------------------------- files that change
 
 
