@@ -9,10 +9,13 @@ from tritonfleet.config.pool_spec import ReplicasSpec
 from tritonfleet.config.source import Source
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
+from tritonfleet.core.certificates import misfit, no_authorities
 from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
 STDOUT = "stdout"  # of router.access_log.path: no file
 TLS_FILES = ("cert", "key", "client_ca")
+CERTIFICATES_WITH_KEYS = (("cert", "key"), ("client_cert", "client_key"))
+AUTHORITIES = ("client_ca", "ca")
 REPLICA_TLS_FILES = ("cert", "key", "ca", "client_cert", "client_key")
 
 
@@ -49,7 +52,32 @@ def certificates(source: Source) -> list[ConfigProblem]:
     for where, file, hint in files:
         if isinstance(file, str) and file and (why := _unreadable(file)):
             problems.append(source.problem(where, f"{file} {why}", hint=hint))
-    return problems
+    return problems or list(_unfit(source))
+
+
+def _unfit(source: Source) -> Iterator[ConfigProblem]:
+    """What OpenSSL cannot use of the files that can be read."""
+    for where, tls in tls_sections(source.value):
+        for cert, key in CERTIFICATES_WITH_KEYS:
+            pair = tls.get(cert), tls.get(key)
+            if all(isinstance(file, str) and file for file in pair) and (why := misfit(*pair)):
+                hint = "the two files of one certificate, PEM, the key without a pass phrase"
+                yield source.problem((*where, key), f"{pair[1]} with {pair[0]}: {why}", hint=hint)
+        for key in AUTHORITIES:
+            file = tls.get(key)
+            if isinstance(file, str) and file and (why := no_authorities(file)):
+                yield source.problem(
+                    (*where, key), f"{file}: {why}", hint="name a PEM file with certificates"
+                )
+
+
+def tls_sections(value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """``router.tls`` and every ``triton.tls`` of a file's raw values, with where they stand."""
+    router = value.get("router")
+    if isinstance(router, dict) and isinstance(tls := router.get("tls"), dict):
+        yield ("router", "tls"), tls
+    for name, tls in replica_tls(value):
+        yield ("pools", name, "triton", "tls"), tls
 
 
 def replica_tls(value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,6 +24,7 @@ from tritonfleet.core.lifecycle import (
     while_serving,
 )
 from tritonfleet.core.model import Device, ExitStatus, ReplicaState
+from tritonfleet.core.replica_tls import NO_ANSWER
 from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters
@@ -87,6 +88,11 @@ class Lives:
         )  # fmt: skip
         if slot.clearing is not None:  # the device may be full until the failed process is gone
             await asyncio.gather(slot.clearing, return_exceptions=True)
+        if spec.tls is not None and (why := spec.tls.unfit()) and slot.state is ReplicaState.STARTING:
+            # Replaced by files that no server takes. Other replicas serve with the old ones on other devices, so
+            # this one's device would be blamed for what Triton says of it: that its port is taken.
+            self.failed(slot, "replica.failed", f"{why} (replace both files)", by_device=False)
+            return
         try:
             instance = await self._fleet.driver.start(spec)
         except DriverError as error:
@@ -165,7 +171,8 @@ class Lives:
             return
         if step.state is ReplicaState.FAILED:
             hopeless = slot.state is not ReplicaState.READY  # the time to get ready is over
-            self.failed(slot, "replica.unhealthy", step.reason, hopeless=hopeless)
+            by_device = not probe.error.startswith(NO_ANSWER)  # that is the certificate's doing
+            self.failed(slot, "replica.unhealthy", step.reason, by_device=by_device, hopeless=hopeless)
         elif step.state is ReplicaState.READY:
             self._loaded(slot, step.reason, now)
         else:

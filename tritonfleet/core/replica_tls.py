@@ -5,6 +5,12 @@ All are paths of PEM files. They are read when a connection is made, so changed 
 
 from dataclasses import dataclass
 
+from tritonfleet.core.certificates import misfit
+
+NO_ANSWER = (
+    "no answer by triton.tls"  # begins what is said of a replica that cannot be spoken to by these files
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTls:
@@ -29,6 +35,11 @@ class ServerTls:
     def mutual(self) -> bool:
         """Whether it serves nobody but those who show a certificate that ``ca`` signed."""
         return bool(self.client.cert)
+
+    def unfit(self) -> str:
+        """What a server that is launched with these files would end of, in a second; "" if nothing is known."""
+        why = misfit(self.cert, self.key)
+        return f"triton.tls: {self.key} with {self.cert}: {why}" if why else ""
 
     def at(self, cert: str, key: str, ca: str) -> "ServerTls":
         """The same with the server's files where a container has them."""

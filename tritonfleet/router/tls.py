@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from tritonfleet.core.certificates import first_end, in_words, no_pass_phrase
 from tritonfleet.router.client import ClientConnection
-from tritonfleet.router.upstream_tls import no_pass_phrase
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,12 @@ class TlsFiles:
         try:
             context.load_cert_chain(self.cert, self.key, no_pass_phrase)
         except OSError as error:  # ssl.SSLError is one, and names no file
-            raise OSError(f"{self.cert} with {self.key}: {error}") from error
+            raise OSError(f"{self.cert} with {self.key}: {in_words(error)}") from error
         if self.client_ca is not None:
             try:
                 context.load_verify_locations(self.client_ca)
             except OSError as error:
-                raise OSError(f"{self.client_ca}: {error}") from error
+                raise OSError(f"{self.client_ca}: {in_words(error)}") from error
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 from typing import TypedDict
 
+from tritonfleet.core.certificates import no_pass_phrase
 from tritonfleet.core.replica_tls import ReplicaTls
 
 
@@ -32,8 +33,3 @@ def secured(tls: ReplicaTls | None) -> Secured:
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key, no_pass_phrase)
     return {"ssl": context, "server_hostname": tls.name}
-
-
-def no_pass_phrase() -> str:
-    """Instead of one: OpenSSL would ask for it at the terminal, and all calls would wait. Raises OSError."""
-    raise OSError("the key has a pass phrase")

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.core.answers import OK, UNAVAILABLE
 from tritonfleet.core.model import ModelStatus
-from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.replica_tls import NO_ANSWER, ReplicaTls
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.triton.statistics import counters_of
 
@@ -171,7 +171,7 @@ class TritonClient:
                 raise ProbeError(f"no answer within {timeout:g} s") from error
             if error.code() is grpc.StatusCode.UNAVAILABLE and self._tls is not None:
                 await self.close()  # the next channel reads the files anew: they may have been replaced
-                raise ProbeError(f"no answer by triton.tls: {error.details()}") from error
+                raise ProbeError(f"{NO_ANSWER}: {error.details()}") from error
             raise ProbeError(f"{error.code().name}: {error.details()}") from error
 
 

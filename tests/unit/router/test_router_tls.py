@@ -120,8 +120,8 @@ def protected(key: Path, name: str) -> Path:
     ("broken", "content", "words"),
     [
         ("server.pem", "half", "server.pem with "),
-        ("server.pem", "other.pem", "key values mismatch"),
-        ("server.key", "other.key", "key values mismatch"),
+        ("server.pem", "other.pem", "the key is not that of the certificate"),
+        ("server.key", "other.key", "the key is not that of the certificate"),
         ("server.key", "half", "server.key: "),
         ("server.key", "phrase.key", "the key has a pass phrase"),
         ("server.key", None, "No such file or directory"),
