@@ -53,3 +53,18 @@ def test_two_step_goaway(tmp_path: Path) -> None:
         idle.close()
         assert process.wait(20) == 0
         peer.close()
+
+
+def test_who_is_still_there_when_the_time_is_over_is_told_so(tmp_path: Path) -> None:
+    with (
+        grpc_server() as (row, _seen),
+        running_worker(tmp_path, row, drain_timeout_s=1) as (port, process),
+    ):
+        peer = Peer(port)
+        peer.send(begun(1))  # a request whose message never comes
+        process.terminate()
+        said = status_of(peer, 1)
+        assert b"grpc-status\x0214" in said
+        assert b"router.drain_timeout" in said
+        assert process.wait(20) == 0
+        peer.close()

@@ -131,10 +131,12 @@ def header(snapshot: FleetSnapshot, width: int | None = None) -> Text:
 
 
 def _workers(router: RouterInfo) -> Text:
-    running = sum(worker.running for worker in router.workers)
+    wanted = [worker for worker in router.workers if not worker.leaving]
+    running, leaving = sum(worker.running for worker in wanted), len(router.workers) - len(wanted)
     rate = sum(worker.request_rate for worker in router.workers if worker.running)
-    text = f"({running} of {len(router.workers)} workers, {rate:.1f} req/s)"
-    return Text(text, "" if running == len(router.workers) else BROKEN)
+    more = f", {leaving} more finish{'es its' if leaving == 1 else ' their'} calls" if leaving else ""
+    text = f"({running} of {len(wanted)} workers{more}, {rate:.1f} req/s)"
+    return Text(text, "" if running == len(wanted) else BROKEN)
 
 
 def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:

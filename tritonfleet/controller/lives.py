@@ -89,8 +89,8 @@ class Lives:
         if slot.clearing is not None:  # the device may be full until the failed process is gone
             await asyncio.gather(slot.clearing, return_exceptions=True)
         if spec.tls is not None and (why := spec.tls.unfit()) and slot.state is ReplicaState.STARTING:
-            # Replaced by files that no server takes. Other replicas serve with the old ones on other devices, so
-            # this one's device would be blamed for what Triton says of it: that its port is taken.
+            # Replaced by files that no server takes. Others serve with the old ones, on other devices, and so
+            # this one's would be blamed for what Triton makes of it: "Socket already in use".
             self.failed(slot, "replica.failed", f"{why} (replace both files)", by_device=False)
             return
         try:

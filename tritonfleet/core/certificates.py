@@ -1,7 +1,7 @@
 """What a PEM file with certificates says of itself, and OpenSSL's complaints in words.
 
-What flows in: a file's bytes, or an error of `ssl`. What flows out: the time a certificate ends at, and what
-is wrong. Nothing here opens a file but `misfit`, since OpenSSL takes paths only.
+What flows in: a file's text, or an error of `ssl`. What flows out: the time a certificate ends at, and what
+is wrong. Only what OpenSSL itself must judge is given as a path.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ def no_authorities(path: str | Path) -> str:
     return ""
 
 
-def first_end(pem: str) -> float | None:
-    """When the first of a file's certificates to end does so, in Unix time; None where none can be read."""
-    ends = [end for block in _blocks(pem) if (end := _end_of(block)) is not None]
-    return min(ends, default=None)
+def ends(pem: str) -> tuple[float, ...]:
+    """When each of a file's certificates ends, in Unix time; of those that can be read."""
+    return tuple(end for block in _blocks(pem) if (end := _end_of(block)) is not None)
 
 
 def _blocks(pem: str) -> Iterator[bytes]:

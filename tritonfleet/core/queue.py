@@ -249,7 +249,7 @@ def refusal(
         drained_s = expected_wait_s(queue.work_s, replicas)
         return Refusal(
             f"model '{model}': the router's queue is full, {len(queue)} requests wait for "
-            f"{_count(replicas)}, about {_seconds(drained_s)} of work",
+            f"{_count(replicas)}, about {_seconds(drained_s)} of work (router.queue.max_requests)",
             0.1 if drained_s == inf else max(drained_s / max(len(queue), 1), 0.001),
         )
     wait_s = expected_wait_s(sent_out_s + queue.work_ahead_s(priority), replicas)

@@ -37,7 +37,7 @@ class ServerTls:
         return bool(self.client.cert)
 
     def unfit(self) -> str:
-        """What a server that is launched with these files would end of, in a second; "" if nothing is known."""
+        """Why a server that is launched with these files would end at once; "" if nothing is known."""
         why = misfit(self.cert, self.key)
         return f"triton.tls: {self.key} with {self.cert}: {why}" if why else ""
 

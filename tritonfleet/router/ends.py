@@ -109,15 +109,19 @@ class Ends(Keeping):
 
     def expire(self, call: Call) -> None:
         """Its deadline has passed: the replica hears of it, and so does the client."""
+        self.end(call, Status.DEADLINE_EXCEEDED, "the request's deadline has passed")
+
+    def end(self, call: Call, status: Status, why: str) -> None:
+        """It goes on no longer, and neither its client nor the replica asked for that."""
         leg: Leg | None = call.partner  # type: ignore[assignment] # a Call's partner is a Leg
         if leg is not None:
             leg.connection.send_reset(leg, ErrorCode.CANCEL)
-            leg.finish(Status.DEADLINE_EXCEEDED, timed=False)
+            leg.finish(status, timed=False)
             leg.partner = call.partner = None
         if call.entry is not None:
             self.work.leave(call)
         call.waiting = False
-        self.refuse(call, Status.DEADLINE_EXCEEDED, "the request's deadline has passed")
+        self.refuse(call, status, why)
         if leg is not None:
             self.after_leg(leg)
 

@@ -18,9 +18,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from tritonfleet.http2.frames import CONNECTION
+from tritonfleet.router.grpc import Status
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
+    from tritonfleet.router.call import Call
     from tritonfleet.router.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,20 @@ class Drain:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-        return sum(len(client.streams) for client in dispatcher.clients)
+        return await self._cut_off(timeout_s)
+
+    async def _cut_off(self, timeout_s: float) -> int:
+        """End what still runs with words, where hanging up would leave gRPC to guess, and let them out."""
+        dispatcher = self._dispatcher
+        why = f"the router ends, and the call went on for longer than router.drain_timeout ({timeout_s:g} s)"
+        left: list[Call] = [call for client in dispatcher.clients for call in client.streams.values()]  # type: ignore[misc] # a client's streams are Calls
+        for call in left:
+            dispatcher.end(call, Status.UNAVAILABLE, why)
+        over = dispatcher.loop.time() + LINGER_S
+        while dispatcher.clients and dispatcher.loop.time() < over:
+            self._go_on(dispatcher.loop.time())
+            await asyncio.sleep(LOOK_S)
+        return len(left)
 
     def _go_on(self, now: float) -> None:
         """Tell who does not know yet, and hang up on who has nothing left and does not hang up itself.

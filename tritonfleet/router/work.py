@@ -206,6 +206,7 @@ class Work:
             self._refuse(call, Status.DEADLINE_EXCEEDED, text, None)
             return
         waited = now - (now if call.queued_at is None else call.queued_at)
-        most = self.max_wait_s if waited < self.max_wait_s + 1.5 else round(waited)
-        text = f"model {model!r}: no replica had room within {most:g} s"
+        ours = waited < self.max_wait_s + 1.5  # else it waited for a pool to wake
+        most = f"{self.max_wait_s:g} s (router.queue.max_wait)" if ours else f"{waited:.0f} s"
+        text = f"model {model!r}: no replica had room within {most}"
         self._refuse(call, Status.UNAVAILABLE, text, None)

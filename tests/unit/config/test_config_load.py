@@ -505,7 +505,7 @@ def test_certificates_are_looked_for_beside_the_file(folder: Folder) -> None:
 
 
 def test_certificates_and_keys_must_fit(folder: Folder) -> None:
-    """Or the router's workers would end as soon as they are started, and replicas say that their port is taken."""
+    """Or the router's workers would end as soon as they are started, and replicas call their port taken."""
     for name in ("a", "b"):
         certificate(folder.path, name)
     (folder.path / "text.pem").write_text("nothing")

@@ -1,14 +1,13 @@
 """When certificates end, read from what openssl writes."""
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from certificates import certificate
 
-from tritonfleet.core.certificates import first_end, misfit, no_authorities
-
-DAY = 86400
+from tritonfleet.core.certificates import ends, misfit, no_authorities
 
 
 def made(folder: Path, name: str, days: int) -> str:
@@ -30,26 +29,23 @@ def told(pem: str) -> str:
 
 @pytest.mark.parametrize("days", [3, 20_000])  # within 2049, and beyond, which is written in another way
 def test_the_end_is_the_one_that_openssl_tells(tmp_path: Path, days: int) -> None:
-    from datetime import UTC, datetime
-
     pem = made(tmp_path, "a", days)
-    end = first_end(pem)
-    assert end is not None
+    (end,) = ends(pem)
     assert told(pem) == f"notAfter={datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def test_of_a_chain_the_first_to_end_counts(tmp_path: Path) -> None:
+def test_a_chain_has_several_ends(tmp_path: Path) -> None:
     long, short = made(tmp_path, "a", 30), made(tmp_path, "b", 3)
-    assert first_end(long + short) == first_end(short + "text\n" + long) == first_end(short)
+    assert ends(long + "text\n" + short) == (*ends(long), *ends(short))
 
 
 @pytest.mark.parametrize(
     "text", ["", "-----BEGIN CERTIFICATE-----\nMAoGCCqGSM49\n-----END CERTIFICATE-----\n"]
 )
 def test_what_is_no_certificate_has_no_end(text: str) -> None:
-    assert first_end(text) is None
+    assert ends(text) == ()
     cut = text.replace("MAoGCCqGSM49", "not base64!")
-    assert first_end(cut) is None
+    assert ends(cut) == ()
 
 
 def test_what_fits_has_no_complaint(tmp_path: Path) -> None:

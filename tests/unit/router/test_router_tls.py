@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import time
 
 import grpc
 import grpc.aio
@@ -19,7 +20,7 @@ from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.router.__main__ import bound_socket
 from tritonfleet.router.management import Management
 from tritonfleet.router.own import FleetAnswers
-from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
+from tritonfleet.router.tls import FailedHandshakes, TlsClientConnection, TlsFiles, TlsListener
 from tritonfleet.router.upstream_tls import secured
 
 MODEL_LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
@@ -70,6 +71,59 @@ async def test_tls_mutual_tls_and_alpn(tmp_path: Path) -> None:
             for refused in (None, stranger):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await echo(port, cert, refused)
+
+
+async def test_who_is_lost_in_the_handshake_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = certificate(tmp_path, "server")
+    client, stranger = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
+    async with (
+        router_of(ScriptedReplica()) as router,
+        listening(router, TlsFiles(cert, key, client[0])) as (port, _),
+    ):
+        for refused in (None, stranger, stranger):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await echo(port, cert, refused)
+        with pytest.raises(ssl.SSLError):
+            await without_alpn(port, stranger[0])  # it does not know who signed ours
+        await until(lambda: "unknown ca" in caplog.text)
+        _, writer = await asyncio.open_connection("localhost", port, family=socket.AF_INET)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        await until(lambda: "does not speak TLS" in caplog.text)
+        writer.close()
+    said = [record.getMessage() for record in caplog.records if "handshake" in record.getMessage()]
+    assert said == [
+        f"a client was lost in the TLS handshake: {why}"
+        for why in (
+            "it showed no certificate, and router.tls.client_ca wants one",
+            "its certificate is refused: self-signed certificate",
+            "it refused ours: unknown ca",
+            "it does not speak TLS",
+        )
+    ]
+
+
+def test_handshakes_that_fail_alike_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter((0.0, 1.0, 2.0, 11.0))
+    failed = FailedHandshakes(lambda: next(times))
+    error = ssl.SSLError(1, "[SSL: NO_SHARED_CIPHER] no shared cipher")
+    error.reason = "NO_SHARED_CIPHER"
+    for _ in range(4):
+        failed.note(error)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "a client was lost in the TLS handshake",
+        "a client was lost in the TLS handshake, and 2 more like it",
+    ]
+
+
+async def test_a_certificate_that_has_expired_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path, "server")
+    monkeypatch.setattr("tritonfleet.router.tls.time", lambda: time() + 3 * 86400)
+    async with router_of(ScriptedReplica()) as router, listening(router, TlsFiles(cert, key)):
+        assert f"{cert} has expired: clients will refuse it" in caplog.text
 
 
 # ---------------------------------------------------------------- files that change
