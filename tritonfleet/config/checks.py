@@ -59,10 +59,12 @@ def _unfit(source: Source) -> Iterator[ConfigProblem]:
     """What OpenSSL cannot use of the files that can be read."""
     for where, tls in tls_sections(source.value):
         for cert, key in CERTIFICATES_WITH_KEYS:
-            pair = tls.get(cert), tls.get(key)
-            if all(isinstance(file, str) and file for file in pair) and (why := misfit(*pair)):
+            shown, secret = tls.get(cert), tls.get(key)
+            if not (isinstance(shown, str) and shown and isinstance(secret, str) and secret):
+                continue
+            if why := misfit(shown, secret):
                 hint = "the two files of one certificate, PEM, the key without a pass phrase"
-                yield source.problem((*where, key), f"{pair[1]} with {pair[0]}: {why}", hint=hint)
+                yield source.problem((*where, key), f"{secret} with {shown}: {why}", hint=hint)
         for key in AUTHORITIES:
             file = tls.get(key)
             if isinstance(file, str) and file and (why := no_authorities(file)):

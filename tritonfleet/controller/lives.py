@@ -15,6 +15,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
+from tritonfleet.core.certificates import misfit
 from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import (
     HealthPolicy,
@@ -88,10 +89,12 @@ class Lives:
         )  # fmt: skip
         if slot.clearing is not None:  # the device may be full until the failed process is gone
             await asyncio.gather(slot.clearing, return_exceptions=True)
-        if spec.tls is not None and (why := spec.tls.unfit()) and slot.state is ReplicaState.STARTING:
+        tls = spec.tls
+        if tls is not None and (why := misfit(tls.cert, tls.key)) and slot.state is ReplicaState.STARTING:
             # Replaced by files that no server takes. Others serve with the old ones, on other devices, and so
             # this one's would be blamed for what Triton makes of it: "Socket already in use".
-            self.failed(slot, "replica.failed", f"{why} (replace both files)", by_device=False)
+            what = f"triton.tls: {tls.key} with {tls.cert}: {why} (replace both files)"
+            self.failed(slot, "replica.failed", what, by_device=False)
             return
         try:
             instance = await self._fleet.driver.start(spec)

@@ -7,10 +7,9 @@ is wrong. Only what OpenSSL itself must judge is given as a path.
 from __future__ import annotations
 
 import ssl
-from calendar import timegm
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from time import strptime
 
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 UTC_TIME, VERSION = 0x17, 0xA0  # tags of DER
@@ -94,4 +93,4 @@ def _time(tag: int, text: str) -> float:
     """RFC 5280, 4.1.2.5: two digits of a year are of 1950 to 2049. Raises ValueError."""
     if tag == UTC_TIME:
         text = ("19" if text[:2] >= "50" else "20") + text
-    return float(timegm(strptime(text, "%Y%m%d%H%M%SZ")))
+    return datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()

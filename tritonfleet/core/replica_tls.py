@@ -5,11 +5,7 @@ All are paths of PEM files. They are read when a connection is made, so changed 
 
 from dataclasses import dataclass
 
-from tritonfleet.core.certificates import misfit
-
-NO_ANSWER = (
-    "no answer by triton.tls"  # begins what is said of a replica that cannot be spoken to by these files
-)
+NO_ANSWER = "no answer by triton.tls"  # with this begins why one cannot be spoken to by these files
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +31,6 @@ class ServerTls:
     def mutual(self) -> bool:
         """Whether it serves nobody but those who show a certificate that ``ca`` signed."""
         return bool(self.client.cert)
-
-    def unfit(self) -> str:
-        """Why a server that is launched with these files would end at once; "" if nothing is known."""
-        why = misfit(self.cert, self.key)
-        return f"triton.tls: {self.key} with {self.cert}: {why}" if why else ""
 
     def at(self, cert: str, key: str, ca: str) -> "ServerTls":
         """The same with the server's files where a container has them."""

@@ -16,6 +16,7 @@ from tritonfleet.cli.doctor.checks import Check, Verdict, checks, failed, ok, sk
 from tritonfleet.cli.doctor.command import probed, report
 from tritonfleet.cli.doctor.facts import (
     AddressFacts,
+    CertificateFacts,
     Facts,
     FileFacts,
     FleetFacts,
@@ -90,9 +91,9 @@ def docker(*values: object) -> Callable[[Facts], Facts]:
 
 
 def running(
-    shown: FleetSnapshot | None, *values: object, answer: str | None = ""
+    shown: FleetSnapshot | None, *values: object, answer: str | None = "", **more: object
 ) -> Callable[[Facts], Facts]:
-    fleet = FleetFacts("demo", shown, *values, answer=answer)  # type: ignore[arg-type]
+    fleet = FleetFacts("demo", shown, *values, answer=answer, **more)  # type: ignore[arg-type]
     return lambda facts: replace(facts, fleet=fleet)
 
 
@@ -206,6 +207,34 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
             running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
                 worker(running=False, reason="killed"),)))),
             "router", "failed", "worker 0: killed", "tritonfleet logs router",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
+                worker(reason="exited", short_lives=3),)))),
+            "router", "failed", "worker 0: exited", "tritonfleet logs router",
+        ),
+        (
+            file(certificates=(CertificateFacts("router.tls.cert", "/a.pem", -1.0),)),
+            "certificates", "failed", "router.tls.cert has expired", "renew /a.pem: new connections use it",
+        ),
+        (
+            file(certificates=(CertificateFacts("pools.main.triton.tls.ca", "/a.pem", 2.5 * 86400),)),
+            "certificates", "warning", "pools.main.triton.tls.ca expires in 2 days", "see docs/security.md",
+        ),
+        (
+            file(certificates=(
+                CertificateFacts("router.tls.cert", "/a.pem", 30.5 * 86400),
+                CertificateFacts("router.tls.client_ca", "/b.pem", None),
+            )),
+            "certificates", "ok", "1 of TLS; router.tls.cert expires first, in 30 days", "",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER), answer="", by_tls=True),
+            "clients", "ok", "answers by TLS, with the certificate of the file", "",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER), answer=None, unasked="a certificate is wanted"),
+            "clients", "skipped", "a certificate is wanted", "",
         ),
         (running(snapshot(controller=CONTROLLER), answer="no"), "clients", "failed", "no", "logs router"),
     ],

@@ -13,6 +13,7 @@ from tritonfleet.cli.doctor.facts import (
     PoolFacts,
     ServerFacts,
 )
+from tritonfleet.cli.waiting import HOPELESS_AFTER
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
 from tritonfleet.core.reconcile import BROKEN
@@ -23,6 +24,8 @@ OLDEST_PYTHON = (3, 11)
 EMBEDDED_PYTHONS = ((3, 11), (3, 12))  # for which the wheel's Triton has a Python backend, with numpy 1
 SHM_EACH = 64 << 20  # bytes a Python model instance may take of /dev/shm before its tensors
 FEW_FILES = 4096
+DAY_S = 86400.0
+EXPIRES_SOON_S = 14 * DAY_S
 LITTLE_DISK = 512 << 20
 SHM = "/dev/shm"  # noqa: S108 # where POSIX shared memory is on Linux
 NO_CONTAINER = "no container of this fleet runs on a GPU"
@@ -69,6 +72,7 @@ def checks(facts: Facts) -> list[Check]:
     return [
         *_host(facts.host, containers=containers),
         *_file(file),
+        *_certificates(file),
         *_pools(file),
         _server(facts.server, facts.host, needed=file.there and not file.error and not containers),
         *_docker(facts.docker, file, facts.gpu, needed=containers),
@@ -136,6 +140,27 @@ def _file(file: FileFacts) -> Iterator[Check]:
         yield failed("fleet file", file.error, "correct it; `tritonfleet validate` checks it again")
     else:
         yield ok("fleet file", f"{file.path}: fleet {file.fleet}, driver {file.driver}")
+
+
+def _certificates(file: FileFacts) -> Iterator[Check]:
+    """Expiry only: what does not fit together is an error of the file."""
+    name, bad = "certificates", False
+    for one in file.certificates:
+        if one.left_s is None or one.left_s > EXPIRES_SOON_S:
+            continue
+        bad, days = True, int(one.left_s / DAY_S)
+        fix = f"renew {one.path}: " + (
+            "new connections use it at once" if one.key.startswith("router") else "see docs/security.md"
+        )
+        if one.left_s <= 0:
+            yield failed(name, f"{one.key} has expired", fix)
+        else:
+            yield warning(name, f"{one.key} expires in {days} days", fix)
+    known = [one for one in file.certificates if one.left_s is not None]
+    if known and not bad:
+        first = min(known, key=lambda one: one.left_s or 0.0)
+        days = int((first.left_s or 0.0) / DAY_S)
+        yield ok(name, f"{len(known)} of TLS; {first.key} expires first, in {days} days")
 
 
 def _pools(file: FileFacts) -> Iterator[Check]:
@@ -308,7 +333,7 @@ def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:
         return
     yield _controller(snapshot.controller, version)
     for worker in snapshot.router.workers:
-        if not worker.running:
+        if not worker.running or worker.short_lives >= HOPELESS_AFTER:
             found = f"worker {worker.index}: {worker.reason or 'not running'}"
             yield failed("router", found, "tritonfleet logs router")
     for pool in snapshot.pools:
@@ -317,8 +342,12 @@ def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:
         yield failed(
             "clients", f"{snapshot.router.address}: {fleet.answer}", "tritonfleet ps, tritonfleet logs router"
         )
+    elif fleet.by_tls:
+        yield ok("clients", f"{snapshot.router.address} answers by TLS, with the certificate of the file")
     elif fleet.answer is not None:
         yield ok("clients", f"{snapshot.router.address} answers: the fleet is ready")
+    elif fleet.unasked:
+        yield skipped("clients", fleet.unasked)
 
 
 def _controller(controller: ControllerInfo, version: str) -> Check:
@@ -335,7 +364,9 @@ def _replicas(snapshot: FleetSnapshot, pool: PoolSnapshot) -> Check:
         if replica.pool == pool.name and replica.state in BROKEN:
             return failed(name, f"{found}; {replica.id}: {replica.reason}", f"tritonfleet logs {replica.id}")
     if pool.ready < pool.desired:
-        return warning(name, found, "wait, or see why: tritonfleet ps")
+        unready = (one for one in snapshot.replicas if one.pool == pool.name and not one.state.serving)
+        late = next((f"; {one.id}: {one.reason}" for one in unready), "")
+        return warning(name, found + late, "wait, or see why: tritonfleet ps")
     return ok(name, found)
 
 

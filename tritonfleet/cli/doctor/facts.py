@@ -61,6 +61,16 @@ class AddressFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A PEM file of the fleet file's TLS. ``left_s``: how long it is good for; of authorities the one that is
+    so longest; None where that cannot be read."""
+
+    key: str
+    path: str
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolFacts:
     name: str
     folder: str
@@ -84,18 +94,22 @@ class FileFacts:
     lacking: str = ""
     pools: tuple[PoolFacts, ...] = ()
     addresses: tuple[AddressFacts, ...] = ()
+    certificates: tuple[CertificateFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FleetFacts:
     """The running fleet. ``snapshot`` None: no controller answers, ``error`` says why. ``answer``: what a
-    client gets at the router's address, "" if all is well, None where nobody asked."""
+    client gets at the router's address, "" if all is well, None where nobody asked; ``unasked``: why not;
+    ``by_tls``: that was a handshake and no more."""
 
     name: str = ""
     snapshot: FleetSnapshot | None = None
     error: str = ""
     left_behind: bool = False
     answer: str | None = None
+    unasked: str = ""
+    by_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

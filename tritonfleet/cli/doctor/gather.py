@@ -6,16 +6,19 @@ import os
 import platform
 import resource
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.cli import fleet
 from tritonfleet.cli.client import UnreachableError
 from tritonfleet.cli.doctor.facts import (
     AddressFacts,
+    CertificateFacts,
     FileFacts,
     FleetFacts,
     GpuFacts,
@@ -27,6 +30,7 @@ from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.terminal import Settings
 from tritonfleet.cli.up import left_behind
 from tritonfleet.controller.paths import FleetPaths, state_home
+from tritonfleet.core.certificates import BEGIN, END, ends
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import lacking
 from tritonfleet.drivers import choose, docker_facts, gpu_facts
@@ -39,6 +43,7 @@ from tritonfleet.triton.repository import inspect
 
 if TYPE_CHECKING:
     from tritonfleet.config import Address, FleetSpec, PoolSpec
+    from tritonfleet.config.router_spec import TlsSpec
 
 SHM = Path("/dev/shm")  # noqa: S108 # where POSIX shared memory is on Linux
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
@@ -161,7 +166,22 @@ def file(settings: Settings, environ: Mapping[str, str], backends: frozenset[str
         lacking=missing,
         pools=tuple(_pool(name, pool, None if containers else backends) for name, pool in spec.pools.items()),
         addresses=tuple(_address(key, address) for key, address in listens.items() if address is not None),
+        certificates=tuple(_certificates(spec)),
     )
+
+
+def _certificates(spec: "FleetSpec") -> Iterator[CertificateFacts]:
+    now = time()
+    parts: dict[str, object] = {"router.tls": spec.router.tls}
+    parts |= {f"pools.{name}.triton.tls": pool.triton.tls for name, pool in spec.pools.items()}
+    for where, part in parts.items():
+        for key in ("cert", "client_ca", "ca", "client_cert"):
+            path = getattr(part, key, None)
+            if path is not None:
+                good = ends(Path(path).read_text(errors="replace"))
+                one = max if key.endswith("ca") else min  # any authority will do; of a chain all are needed
+                left = one(good) - now if good else None
+                yield CertificateFacts(f"{where}.{key}", path, left)
 
 
 def _pool(name: str, pool: "PoolSpec", backends: frozenset[str] | None) -> PoolFacts:
@@ -182,6 +202,29 @@ def _address(key: str, address: "Address") -> AddressFacts:
     except OSError as error:
         return AddressFacts(key, str(address), error.strerror or str(error))
     return AddressFacts(key, str(address))
+
+
+def _host(address: "Address") -> str:
+    """Where to connect to what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 # every interface, so this one, too
+
+
+def _shown(address: "Address", tls: "TlsSpec") -> str:
+    """What a client gets by TLS, of whom no certificate is wanted: "" if that is the one of the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # who has signed it is clients' matter
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((_host(address), address.port), ANSWER_S) as plain,
+            context.wrap_socket(plain) as secured,
+        ):
+            shown = secured.getpeercert(binary_form=True)
+        text = Path(tls.cert).read_text(errors="replace")
+        same = shown == ssl.PEM_cert_to_DER_cert(text[text.index(BEGIN) : text.index(END) + len(END)])
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if same else f"it shows another certificate than {tls.cert}, an older one perhaps"
 
 
 def images(found: FileFacts) -> tuple[str, ...]:
@@ -208,13 +251,19 @@ def running(settings: Settings, spec: "FleetSpec | None") -> FleetFacts:
         return FleetFacts(target.name, None, str(error), left_behind(target))
     except CliError as error:
         return FleetFacts(target.name, None, str(error), left_behind=True)
-    address = spec.router.listen if spec is not None and spec.router.tls is None else None
-    return FleetFacts(target.name, snapshot, answer=_answer(address) if address is not None else None)
+    if spec is None:
+        return FleetFacts(target.name, snapshot)
+    tls = spec.router.tls
+    if tls is not None and tls.client_ca is not None:
+        why = "router.tls.client_ca wants a certificate, and doctor has none"
+        return FleetFacts(target.name, snapshot, unasked=why)
+    answer = _answer(spec.router.listen) if tls is None else _shown(spec.router.listen, tls)
+    return FleetFacts(target.name, snapshot, answer=answer, by_tls=tls is not None)
 
 
 def _answer(address: "Address") -> str:
     """What a client who asks for readiness gets: "" if that is well."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 # every interface, so this one, too
+    host = _host(address)
 
     async def ask() -> str:
         client = TritonClient(f"[{host}]" if ":" in host else host, address.port)
