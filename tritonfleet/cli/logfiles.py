@@ -17,7 +17,7 @@ LINE_LIMIT = 500  # characters of one excerpt line: Triton prints whole tracebac
 
 # Triton logs as glog does: a severity letter, month and day, a clock.
 _GLOG = re.compile(r"^([IWEF])\d{4} \d\d:\d\d:\d\d")
-_GLOG_HEAD = re.compile(r"^[IWEF]\d{4} [\d:.]+ \d+ ")
+_HEAD = re.compile(r"^(?:[IWEF]\d{4} [\d:.]+ \d+|\d{4}-\d\d-\d\d [\d:,]+) ")  # Triton's, and our own
 # What Triton says with severity E on any machine without a GPU, and then works.
 _HARMLESS = re.compile(r"CudaDriverHelper has not been initialized")
 _PLAIN_ERROR = re.compile(r"^(error:|Error|ERROR|\w*Error:|Traceback|.* (ERROR|CRITICAL) )")
@@ -77,7 +77,7 @@ def what_went_wrong(lines: list[str], limit: int = EXCERPT_LINES) -> tuple[str, 
     """
     unique: dict[str, str] = {}
     for line in _errors(lines) or [line for line in lines if line.strip()]:
-        key = _GLOG_HEAD.sub("", line)
+        key = _HEAD.sub("", line)
         unique.pop(key, None)
         unique[key] = line
     cut = (line if len(line) <= LINE_LIMIT else line[:LINE_LIMIT] + " …" for line in unique.values())

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from tritonfleet.cli.layout import Cell, Column, Row, table
+from tritonfleet.cli.layout import Cell, Column, Row, table, wrapped
+from tritonfleet.cli.waiting import HOPELESS_AFTER
 from tritonfleet.core.wire import (
     DeviceInfo,
     Event,
@@ -20,6 +21,7 @@ from tritonfleet.core.wire import (
     Replica,
     ReplicaState,
     RouterInfo,
+    WorkerInfo,
 )
 
 STALE_S = 15.0  # a reading older than this is marked: the replica does not answer
@@ -142,11 +144,9 @@ def _workers(router: RouterInfo) -> Text:
 def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:
     """The whole of ``ps``: one line of fleet, pools, replicas, and with ``wide`` Triton's statistics."""
     parts = [header(snapshot, width), pools(snapshot, width)]
-    dead = [worker for worker in snapshot.router.workers if not worker.running]
+    dead = [one for one in snapshot.router.workers if not one.running or one.short_lives >= HOPELESS_AFTER]
     if dead:
-        parts[0] = Text("\n").join(
-            [parts[0], *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead)]
-        )
+        parts[0] = Text("\n").join([parts[0], *(line for worker in dead for line in _dead(worker, width))])
     if any(device.set_aside for device in snapshot.devices):
         parts.append(devices_set_aside(snapshot, width))
     if snapshot.replicas:
@@ -156,6 +156,11 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
     if wide and snapshot.readings:
         parts.append(readings(snapshot.readings))
     return Text("\n\n").join(parts)
+
+
+def _dead(worker: WorkerInfo, width: int | None) -> list[Text]:
+    head = Text(f"router worker {worker.index}: ", BROKEN)
+    return wrapped(head, worker.reason or "not running", width, BROKEN)
 
 
 def pools(snapshot: FleetSnapshot, width: int | None = None) -> Text:

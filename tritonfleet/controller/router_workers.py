@@ -186,7 +186,7 @@ class RouterWorkers:
             return False
         restarts = worker.saved.restarts + 1 if worker.saved is not None else 0
         worker.saved = SavedWorker(identity, command, time(), restarts)
-        worker.running, worker.reason = True, ""
+        worker.running, worker.reason = True, worker.reason if worker.short_lives else ""
         self._save()
         self._journal.add(
             "router.started", "router", f"worker {worker.index} on {self._spec.listen} (pid {identity.pid})"
@@ -290,14 +290,15 @@ class RouterWorkers:
 
     def _info(self, worker: _Worker, now: float) -> WorkerInfo:
         report = self._telemetry.of(worker.index)
+        stays = worker.running and _age_s(worker) >= SHORT_LIFE_S and not worker.leaving
         info = WorkerInfo(
             worker.index,
             worker.saved.identity.pid if worker.saved else 0,
             worker.saved.started_at if worker.saved else 0.0,
             worker.running,
             worker.saved.restarts if worker.saved else 0,
-            reason=worker.reason,
-            short_lives=worker.short_lives if not worker.running or _age_s(worker) < SHORT_LIFE_S else 0,
+            reason="" if stays else worker.reason,
+            short_lives=0 if stays else worker.short_lives,
             leaving=worker.leaving,
         )
         if report is None:

@@ -110,6 +110,11 @@ def test_repeats_of_an_error_are_shown_once_the_newest() -> None:
     assert len(words) == 4
 
 
+def test_our_own_errors_are_shown_once_too() -> None:
+    said = [f"2026-11-29 06:27:4{second},241 ERROR the certificate files do not fit" for second in range(3)]
+    assert logfiles.what_went_wrong(said) == (said[-1],)
+
+
 def test_a_log_without_errors_shows_its_end() -> None:
     assert logfiles.what_went_wrong(["a", "", "b"]) == ("a", "b")
     assert logfiles.what_went_wrong([]) == ()
