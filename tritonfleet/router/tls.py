@@ -24,6 +24,7 @@ from tritonfleet.router.client import ClientConnection
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between two looks at the files
+CLOSE_NOTIFY_S = 5.0  # for a client to take what is left and to answer ours: gRPC's C core never does
 TOLD_AGAIN_S = 10.0  # between two lines about handshakes that failed alike
 _FAILURES = {  # OpenSSL's reasons, for people
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, and router.tls.client_ca wants one",
@@ -137,7 +138,7 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         before = self._server
         self._server = await loop.create_server(
-            self._connection, sock=self._sock.dup(), ssl=context, backlog=1024
+            self._connection, sock=self._sock.dup(), ssl=context, backlog=1024, ssl_shutdown_timeout=CLOSE_NOTIFY_S
         )
         self._stamp = stamp
         if min(ends(self._files.cert.read_text(errors="replace")), default=inf) < time():

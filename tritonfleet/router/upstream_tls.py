@@ -10,11 +10,15 @@ from tritonfleet.core.certificates import no_pass_phrase
 from tritonfleet.core.replica_tls import ReplicaTls
 
 
+CLOSE_NOTIFY_S = 0.2  # for the other side to answer ours; gRPC's C core does not, and waits for the connection's end
+
+
 class Secured(TypedDict, total=False):
     """Keyword arguments of `asyncio.loop.create_connection`; none where there is no TLS."""
 
     ssl: ssl.SSLContext
     server_hostname: str
+    ssl_shutdown_timeout: float
 
 
 def secured(tls: ReplicaTls | None) -> Secured:
@@ -32,4 +36,4 @@ def secured(tls: ReplicaTls | None) -> Secured:
     context.set_alpn_protocols(["h2"])
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key, no_pass_phrase)
-    return {"ssl": context, "server_hostname": tls.name}
+    return {"ssl": context, "server_hostname": tls.name, "ssl_shutdown_timeout": CLOSE_NOTIFY_S}

@@ -6,9 +6,10 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -17,7 +18,9 @@ from certificates import certificate
 from router_parts import Router, ScriptedReplica, message, router_of, until
 
 from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.wire import RouterTable, TableReplica
 from tritonfleet.router.__main__ import bound_socket
+from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.management import Management
 from tritonfleet.router.own import FleetAnswers
 from tritonfleet.router.tls import FailedHandshakes, TlsClientConnection, TlsFiles, TlsListener
@@ -234,6 +237,54 @@ def test_a_pass_phrase_is_not_asked_for_toward_replicas_either(tmp_path: Path) -
     given = ReplicaTls(str(cert), "localhost", str(cert), str(protected(key, "phrase.key")))
     with pytest.raises(OSError, match="the key has a pass phrase"):
         secured(given)
+
+
+class Unanswering(asyncio.Protocol):
+    """A server that shows its settings by TLS and answers nothing then: as Triton no close_notify."""
+
+    def __init__(self, context: ssl.SSLContext, ended: list["Unanswering"]) -> None:
+        self.incoming, self.outgoing, self.ended = ssl.MemoryBIO(), ssl.MemoryBIO(), ended
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.greeted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.greeted:
+            return
+        self.incoming.write(data)
+        with suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+            self.greeted = True
+            self.tls.write(b"\0\0\0\x04\0\0\0\0\0")  # SETTINGS
+        self.transport.write(self.outgoing.read())
+
+    def eof_received(self) -> bool:
+        self.ended.append(self)
+        return True
+
+
+async def test_who_does_not_answer_close_notify_sees_the_connection_end(tmp_path: Path) -> None:
+    """Triton waited 20 s for our answer to its PING, which nobody read any more, before it ended."""
+    cert, key = certificate(tmp_path, "replica")
+    context, ended = TlsFiles(cert, key).context(), list[Unanswering]()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Unanswering(context, ended), "127.0.0.1", 0)
+    by = ReplicaTls(str(cert), "localhost")
+    port = server.sockets[0].getsockname()[1]
+    row = TableReplica("r", "r.1", "main", "127.0.0.1", port, False, ("m",), tls=by)
+    dispatcher = Dispatcher(2)
+    dispatcher.apply(RouterTable("test", 1, "round_robin", (row,)))
+    replica = dispatcher.replicas["r.1"]
+    await until(lambda: len(replica.connections) == 2)
+    dispatcher.apply(RouterTable("test", 2, "round_robin", ()))
+    await until(lambda: len(ended) == 2)
+    for connection in ended:
+        connection.transport.abort()
+    await replica.close()
+    server.close()
+    await until(lambda: not replica.connections)
 
 
 async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:
