@@ -9,6 +9,7 @@ from tritonfleet.config.pool_spec import ReplicasSpec
 from tritonfleet.config.source import Source
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
+from tritonfleet.config.units import format_size
 from tritonfleet.core.certificates import misfit, no_authorities
 from tritonfleet.core.managers import CERTIFICATE, TOKEN
 
@@ -178,11 +179,31 @@ def _device_count(spec: FleetSpec) -> int:
 def together(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
     """What single fields of a file, each valid by itself, get wrong together."""
     problems = [*_devices(spec, source), *_images(spec, source), *_managers(spec, source)]
+    problems += _limits(spec, source)
     for name, pool in spec.pools.items():
         if pool.restart.backoff > pool.restart.max_backoff:
             message = f"longer than max_backoff, which is {pool.restart.max_backoff:g} s"
             problems.append(source.problem(("pools", name, "restart", "backoff"), message))
     return problems
+
+
+def _limits(spec: FleetSpec, source: Source) -> Iterator[ConfigProblem]:
+    """What one client may, against what all of a worker together may."""
+    limits = spec.router.limits
+    for kind in ("held", "kept"):
+        one, every = f"{kind}_by_connection", f"{kind}_by_all"
+        given, most = getattr(limits, one), getattr(limits, every)
+        if given <= most:
+            continue
+        allowed, together = format_size(given), format_size(most)
+        if one in limits.model_fields_set:
+            message = f"{allowed} is more than all clients together may: {every} is {together}"
+            yield source.problem(("router", "limits", one), message, hint=f"raise {every}, or lower this")
+        else:
+            message = f"{together} is less than {one}, which is {allowed}"
+            yield source.problem(
+                ("router", "limits", every), message, hint=f"add `{one}: {together}`, or less"
+            )
 
 
 def _managers(spec: FleetSpec, source: Source) -> list[ConfigProblem]:

@@ -138,7 +138,11 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         before = self._server
         self._server = await loop.create_server(
-            self._connection, sock=self._sock.dup(), ssl=context, backlog=1024, ssl_shutdown_timeout=CLOSE_NOTIFY_S
+            self._connection,
+            sock=self._sock.dup(),
+            ssl=context,
+            backlog=1024,
+            ssl_shutdown_timeout=CLOSE_NOTIFY_S,
         )
         self._stamp = stamp
         if min(ends(self._files.cert.read_text(errors="replace")), default=inf) < time():

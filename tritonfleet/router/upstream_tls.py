@@ -9,8 +9,7 @@ from typing import TypedDict
 from tritonfleet.core.certificates import no_pass_phrase
 from tritonfleet.core.replica_tls import ReplicaTls
 
-
-CLOSE_NOTIFY_S = 0.2  # for the other side to answer ours; gRPC's C core does not, and waits for the connection's end
+CLOSE_NOTIFY_S = 0.2  # for the other side to answer ours: gRPC's C core waits for the connection's end
 
 
 class Secured(TypedDict, total=False):

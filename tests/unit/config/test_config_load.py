@@ -531,6 +531,24 @@ def test_a_key_with_a_pass_phrase(folder: Folder) -> None:
     assert "DIR/locked.key with DIR/a.pem: the key has a pass phrase" in folder.says(tls)
 
 
+def test_a_size_out_of_bounds_is_told_as_sizes_are_written(folder: Folder) -> None:
+    said = folder.says(SMALLEST + "router: {limits: {metadata: 100k, held_by_all: 1, streams: 0}}\n")
+    assert "router.limits.metadata: must be at most 16k, not '100k'" in said
+    assert "router.limits.held_by_all: must be at least 1m, not 1" in said
+    assert "router.limits.streams: must be at least 1, not 0" in said
+
+
+def test_one_client_cannot_be_allowed_more_than_all_together(folder: Folder) -> None:
+    limits = SMALLEST + "router: {limits: {%s}}\n"
+    said = folder.says(limits % "held_by_connection: 1g, held_by_all: 1m")
+    assert "limits.held_by_connection: 1g is more than all clients together may: held_by_all is 1m" in said
+    said = folder.says(limits % "kept_by_all: 8m")
+    assert "router.limits.kept_by_all: 8m is less than kept_by_connection, which is 16m" in said
+    assert (
+        folder.load(limits % "held_by_connection: 1g, held_by_all: 2g").router.limits.held_by_all == 2 << 30
+    )
+
+
 def test_the_limits_of_the_file_are_those_of_the_router() -> None:
     assert LimitsSpec().figures() == RouterLimits()
     given = LimitsSpec.model_validate({"streams": 7, "metadata": "4k", "stalled_timeout": "2m"})
