@@ -13,6 +13,7 @@ from time import sleep
 TAIL_BYTES = 1 << 20  # as much of a file's end as is read for its last lines
 FOLLOW_INTERVAL_S = 0.2
 EXCERPT_LINES = 20
+TABLE = ("|", "+-")  # Triton's lists of its options and models
 LINE_LIMIT = 500  # characters of one excerpt line: Triton prints whole tracebacks in one
 
 # Triton logs as glog does: a severity letter, month and day, a clock.
@@ -76,7 +77,7 @@ def what_went_wrong(lines: list[str], limit: int = EXCERPT_LINES) -> tuple[str, 
     Repeats of the same error (one per attempt to start) are shown once, the newest.
     """
     unique: dict[str, str] = {}
-    for line in _errors(lines) or [line for line in lines if line.strip()]:
+    for line in _errors(lines) or [line for line in lines if line.strip() and not line.startswith(TABLE)]:
         key = _HEAD.sub("", line)
         unique.pop(key, None)
         unique[key] = line
