@@ -177,8 +177,8 @@ class TritonClient:
 
 
 def handshake_words(details: str) -> str:
-    """gRPC's account of a handshake that failed, without its layers: "CERTIFICATE_VERIFY_FAILED: certificate has
-    expired". All of it where the reason is of another kind."""
+    """gRPC's account of a handshake that failed, without its layers: "CERTIFICATE_VERIFY_FAILED: certificate
+    has expired". All of it where the reason is of another kind."""
     found = re.search(r"OPENSSL_internal:(.+?)(?:: OK)?$", details)
     return found[1] if found else details
 
