@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
-from tritonfleet.core.cost import CostModel
+from tritonfleet.core.cost import GUESS_S, CostModel
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.queue import WaitingQueue, refusal
 from tritonfleet.core.wire import RouterSettings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tritonfleet.router.replica import Replica
 
 PACE_FROM_S = 0.002  # what shorter requests take says more of the host's scheduler than of the replica
-PRIOR_S = 0.01  # what a request costs of which nobody knows anything
+PRIOR_S = GUESS_S  # what a request costs of which nobody knows anything
 MOST_STRANGERS = 64  # names of no model: they come from clients, and must not fill memory
 
 
@@ -132,6 +132,8 @@ class Work:
         queue.capacity = self.max_requests - (work.waiting - len(queue))
         priority = peek.peek_priority(peek.plain(call.held[0])) if call.held else 0
         deadline = call.deadline if call.deadline is not None else inf
+        if work.cost.is_guess:
+            cost_s = 0.0  # what waits is no evidence of a long wait
         if call.queued_at is None:
             call.queued_at = now
             refused = refusal(
