@@ -132,8 +132,9 @@ class Work:
         queue.capacity = self.max_requests - (work.waiting - len(queue))
         priority = peek.peek_priority(peek.plain(call.held[0])) if call.held else 0
         deadline = call.deadline if call.deadline is not None else inf
-        if work.cost.is_guess:
-            cost_s = 0.0  # what waits is no evidence of a long wait
+        guess = work.cost.is_guess
+        if guess:
+            cost_s = 0.0  # who comes later is not to be refused for it
         if call.queued_at is None:
             call.queued_at = now
             refused = refusal(
@@ -143,7 +144,7 @@ class Work:
                 sent_out_s=sum(replica.work_s for replica in candidates),
                 replicas=sum(1 / replica.pace for replica in candidates),
                 priority=priority,
-                deadline=deadline,
+                deadline=inf if guess else deadline,  # what was sent out is taken by a guess, too
                 cost_s=cost_s,
             )
             if refused is not None:
