@@ -54,6 +54,8 @@ def cpu(contest: Contest, chosen: argparse.Namespace) -> list[Figure]:
                 bars,
             )
         )
+        rates = {name: [one.requests_per_s for one in own] for name, own in samples.items()}
+        figures.append(Figure(f"requests, {request.method}", "/s", rates, {}, at_least=True, digits=0))
     return figures
 
 

@@ -1,5 +1,6 @@
 """The router's benchmark and soak: how they judge, and a short run of each."""
 
+import argparse
 import importlib
 import json
 import os
@@ -42,6 +43,27 @@ class TestFigure:
     def test_a_bar_in_itself(self, router: ModuleType) -> None:
         figure = router.Figure("memory", "kB", {"tritonfleet": [20.0], "envoy": [1.0]}, {"all": 60})
         assert figure.verdicts() == ["20.00, bar ≤ 60 kB: met"]
+
+
+def test_cpu_and_requests_a_second_come_from_the_same_runs(
+    router: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = importlib.import_module("contest").Sample
+
+    class Contest:
+        upstreams = ("127.0.0.1:1",)
+
+        def run(self, work: object, repeats: int) -> dict[str, list[object]]:
+            ours = [sample(20.0 + n, 1000.0 + n, 30.0) for n in range(repeats)]
+            return {"direct": [sample(0.0, 3000.0, 0.0)] * repeats, "tritonfleet": ours}
+
+    monkeypatch.setattr(router, "metadata_answer_bytes", lambda *_: 1)
+    monkeypatch.setattr(router, "echo_answer_bytes", lambda *_: 1)
+    chosen = argparse.Namespace(requests=100, repeats=3)
+    cpu, rate, infer_cpu, infer_rate = router.cpu(Contest(), chosen)
+    assert (cpu.medians, rate.medians) == ({"tritonfleet": 21.0}, {"direct": 3000.0, "tritonfleet": 1001.0})
+    titles = [one.title for one in (rate, infer_cpu, infer_rate)]
+    assert titles == ["requests, ModelMetadata", "CPU per request, ModelInfer", "requests, ModelInfer"]
 
 
 def test_memory_of_each_connection() -> None:

@@ -8,22 +8,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import grpc
 import msgspec
 
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.core.wire import RouterTable, TableReplica
 
 SILENT = b"silent"
+STREAMS = 4  # of a neighbour: the router has two connections to a replica, and takes the emptier one
+PAUSE_S = 0.01  # between a neighbour's calls, whose CPU time counts as the attack's
 
 
 @contextmanager
 def running_worker(
-    folder: Path, *rows: TableReplica, drain_timeout_s: float = 1
+    folder: Path,
+    *rows: TableReplica,
+    drain_timeout_s: float = 1,
+    limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A worker process with a fixed table, and its port."""
     table = folder / "table.json"
@@ -32,7 +39,8 @@ def running_worker(
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     command = [sys.executable, "-m", "tritonfleet.router", "--listen", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([*command, "--table", str(table), "--drain-timeout", f"{drain_timeout_s:g}"])
+    command += ["--table", str(table), "--drain-timeout", f"{drain_timeout_s:g}"]
+    process = subprocess.Popen([*command, "--limits", msgspec.json.encode(limits).decode()])
     try:
         for _ in range(400):
             try:
@@ -67,12 +75,60 @@ class Target:
     def neighbour_is_well(self) -> None:
         call = self.channel.unary_unary("/good.Neighbour/Echo")
         for number in range(5):
-            assert call(b"%d" % number, timeout=20, wait_for_ready=True) == b"%d" % number
+            assert call(b"%d" % number, timeout=20) == b"%d" % number
+
+
+class Neighbour:
+    """Somebody else's calls while an attack is under way: streams that are open throughout, on every
+    connection to the replica, and a call after the other. What befell any of them is in ``failures``."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._over = threading.Event()
+        self._said: list[queue.Queue[bytes | None]] = [queue.Queue() for _ in range(STREAMS)]
+        talk = channel.stream_stream("/good.Neighbour/Talk")
+        self._talks = [talk(iter(said.get, None), timeout=60) for said in self._said]
+        self._asking = threading.Thread(target=self._ask)
+        self.failures: list[str] = []
+        self.answered = 0
+
+    def __enter__(self) -> Self:
+        self.talk(b"before")
+        self._asking.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        for said in self._said:
+            said.put(None)
+        self._asking.join()
+        for talk in self._talks:
+            talk.cancel()
+
+    def _ask(self) -> None:
+        call = self._channel.unary_unary("/good.Neighbour/Echo")
+        while not self._over.wait(PAUSE_S):
+            try:
+                assert call(b"during", timeout=20) == b"during"
+                self.answered += 1
+            except (grpc.RpcError, AssertionError) as error:
+                self.failures.append(repr(error))
+
+    def talk(self, words: bytes) -> None:
+        """A message in each of the streams, and its answer."""
+        for said, answers in zip(self._said, self._talks, strict=True):
+            said.put(words)
+            assert next(answers) == words
+
+    def is_unharmed(self) -> None:
+        """The streams that were open go on, and no call has failed."""
+        self.talk(b"after")
+        assert self.failures == []
 
 
 class _Server(grpc.GenericRpcHandler):
     """Answers /big.Answer/BYTES with so many bytes, a message with SILENT never, everything else with the
-    message it got."""
+    message it got, /good.Neighbour/Talk one after the other."""
 
     def __init__(self, seen: list[str]) -> None:
         self.seen = seen
@@ -86,6 +142,14 @@ class _Server(grpc.GenericRpcHandler):
                 await asyncio.get_running_loop().create_future()
             return bytes(int(rest)) if kind == "big.Answer" else message
 
+        async def answers(
+            messages: AsyncIterator[bytes], _context: grpc.aio.ServicerContext
+        ) -> AsyncIterator[bytes]:
+            async for message in messages:
+                yield message
+
+        if details.method == "/good.Neighbour/Talk":
+            return grpc.stream_stream_rpc_method_handler(answers)
         return grpc.unary_unary_rpc_method_handler(answer)
 
 

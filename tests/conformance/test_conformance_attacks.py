@@ -4,7 +4,7 @@ the worker's memory as it was, and the client beside it notices nothing."""
 from collections.abc import Callable
 
 import pytest
-from conformance_workers import Target
+from conformance_workers import Neighbour, Target
 from h2peer import (
     CONT,
     EH,
@@ -257,31 +257,33 @@ SMUGGLED: dict[str, list[tuple[str, str]]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack(attack: str, target: Target) -> None:
-    before, worked_s = target.rss_bytes(), target.cpu_s()
-    peer = Peer(target.port)
-    try:
-        for step in ATTACKS[attack]:
-            if isinstance(step, bytes):
-                peer.send(step)
-            else:
-                step(peer)
-        assert target.cpu_s() - worked_s < REACTION_S
-        assert target.rss_bytes() - before < MOST_GROWTH
-        target.neighbour_is_well()
-    finally:
-        peer.close()
+    with Neighbour(target.channel) as neighbour:
+        before, worked_s = target.rss_bytes(), target.cpu_s()
+        peer = Peer(target.port)
+        try:
+            for step in ATTACKS[attack]:
+                if isinstance(step, bytes):
+                    peer.send(step)
+                else:
+                    step(peer)
+            assert target.cpu_s() - worked_s < REACTION_S
+            assert target.rss_bytes() - before < MOST_GROWTH
+            neighbour.is_unharmed()
+        finally:
+            peer.close()
 
 
 @pytest.mark.parametrize("fields", SMUGGLED)
 def test_a_request_that_smuggles_reaches_no_replica(fields: str, target: Target) -> None:
     encoded = encode(tuple((name.encode(), value.encode()) for name, value in SMUGGLED[fields]))
-    peer = Peer(target.port)
-    try:
-        peer.send(fr(HEADERS, EH, 1, encoded) + data(1, EMPTY_MESSAGE))
-        PROTOCOL(peer)
-    finally:
-        peer.close()
-    target.neighbour_is_well()
+    with Neighbour(target.channel) as neighbour:
+        peer = Peer(target.port)
+        try:
+            peer.send(fr(HEADERS, EH, 1, encoded) + data(1, EMPTY_MESSAGE))
+            PROTOCOL(peer)
+        finally:
+            peer.close()
+        neighbour.is_unharmed()
     assert not [path for path in target.seen if "smuggled" in path]
 
 

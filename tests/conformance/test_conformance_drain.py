@@ -1,14 +1,18 @@
 """A worker that is told to end (RFC 9113, 6.8): nobody's call is cut off, nobody begins another."""
 
+from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import pytest
-from conformance_workers import grpc_server, running_worker
+from conformance_workers import SILENT, grpc_server, running_worker
 from h2peer import EH, GOAWAY, HEADERS, PING, Frame, Peer, block, data, fr
+from test_conformance_memory import INFER, field
 
 pytestmark = pytest.mark.processes
 
 CALL = block("POST", ("content-type", "application/grpc"), ("te", "trailers"), path="/x.Y/Z")
+INFERENCE = block("POST", ("content-type", "application/grpc"), ("te", "trailers"), path=INFER)
 MESSAGE = b"\0\0\0\0\0"
 
 
@@ -55,16 +59,27 @@ def test_two_step_goaway(tmp_path: Path) -> None:
         peer.close()
 
 
-def test_who_is_still_there_when_the_time_is_over_is_told_so(tmp_path: Path) -> None:
+def test_a_call_that_does_not_end_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    """With words that say why, and without another try: an inference, which a lost replica's would have."""
     with (
-        grpc_server() as (row, _seen),
-        running_worker(tmp_path, row, drain_timeout_s=1) as (port, process),
+        grpc_server() as (row, seen),
+        grpc_server() as (other, other_seen),
+        running_worker(tmp_path, row, replace(other, id="m-1", instance="m-1.1")) as (port, process),
     ):
         peer = Peer(port)
-        peer.send(begun(1))  # a request whose message never comes
+        peer.sock.settimeout(20)
+        message = field(1, b"m") + SILENT
+        peer.send(fr(HEADERS, EH, 1, INFERENCE) + data(1, b"\0" + len(message).to_bytes(4, "big") + message))
+        while not (seen or other_seen):
+            sleep(0.05)
         process.terminate()
-        said = status_of(peer, 1)
-        assert b"grpc-status\x0214" in said
-        assert b"router.drain_timeout" in said
+        assert last_stream(peer.read(lambda f: f.kind == GOAWAY)[-1]) == (1 << 31) - 1
+        peer.send(fr(PING, 1, 0, peer.read(lambda f: f.kind == PING)[-1].payload))
+        assert last_stream(peer.read(lambda f: f.kind == GOAWAY)[-1]) == 1
+        told = status_of(peer, 1)
+        assert b"grpc-status\x0214" in told
+        assert b"the router ends, and the call was not over after 1 s" in told
+        assert peer.read(lambda _frame: False) == []
         assert process.wait(20) == 0
+        assert len(seen) + len(other_seen) == 1
         peer.close()

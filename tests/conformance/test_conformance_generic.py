@@ -80,9 +80,14 @@ CASES = [
     case("5/7 the same, indexed name", raw(B + b"\x1f\x2b\1b"), answered()),
     case("5/8 dynamic table", raw(B + b"\x40\1a\1b") + get(3), answered(3)),
     case("5/9 indexed from the dynamic table", raw(B + b"\x40\1a\1b\xbe"), answered()),
-    case("5/10 Huffman", raw(B + b"\x0f\x2b\x82\x1c\x64"), answered()),
-    case("5/11 table size update", raw(b"\x20" + B), answered()),
-    case("5/12 several table size updates", raw(b"\x20\x3f\xe1\x1f" + B), answered()),
+    case("5/10 incremental indexing, Huffman", raw(B + b"\x40\x81\x1f\x81\x8f"), answered()),
+    case("5/11 the same, indexed name", raw(B + b"\x7a\x81\x8f"), answered()),
+    case("5/12 without indexing, Huffman", raw(B + b"\0\x81\x1f\x81\x8f"), answered()),
+    case("5/13 the same, indexed name", raw(B + b"\x0f\x2b\x82\x1c\x64"), answered()),
+    case("5/14 never indexed, Huffman", raw(B + b"\x10\x81\x1f\x81\x8f"), answered()),
+    case("5/15 the same, indexed name", raw(B + b"\x1f\x2b\x81\x8f"), answered()),
+    case("5/16 table size update", raw(b"\x20" + B), answered()),
+    case("5/17 several table size updates", raw(b"\x20\x3f\xe1\x1f" + B), answered()),
 ]
 
 

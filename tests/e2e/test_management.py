@@ -1,14 +1,17 @@
 """Who may change the servers, and certificates that are renewed: a real fleet behind mutual TLS."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
+from time import time
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from certificate_dates import dated
 from certificates import certificate
 from running_fleet import RunningFleet, running_fleet
 from test_fleet_traffic import echo, tensor
@@ -18,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("management")]
 
 ONE = {"replicas": {"min": 1, "initial": 1, "max": 1}, "models": ["echo", "repeat"], "devices": 1}
+DAY = 86400.0
 Connect = Callable[..., triton.InferenceServerClient]
 
 
@@ -146,3 +150,22 @@ def test_who_is_connected_goes_on_while_the_certificate_is_changed(guarded: Guar
         got = [answers.get(timeout=30) for _ in range(answers.qsize() + 10)]
     assert [error for _, error in got] == [None] * len(got)
     assert [int(result.as_numpy("OUT").reshape(-1)[0]) for result, _ in got] == list(range(len(got)))
+
+
+def test_a_certificate_that_ends_soon_is_told_everywhere(guarded: Guarded, tmp_path: Path) -> None:
+    """Last of all: the clients of the tests above do not trust this one."""
+    now = time()
+    ending = dated(tmp_path / "ending.pem", (now - 300 * DAY, now + 9.5 * DAY))
+    tls = {"cert": str(ending), "key": str(ending.with_suffix(".key"))}
+    guarded.fleet.write(router={"tls": tls}, **ONE)
+    guarded.fleet.cli("up", "-d", "--wait")
+    guarded.fleet.until(lambda f: f.events("certificate."), "a look at the certificate")
+    said = "router.tls.cert expires in 9 days, on "
+    assert said in guarded.fleet.cli("ps").stdout
+    assert said in guarded.fleet.cli("events", "--type", "certificate").stdout
+    checks = json.loads(guarded.fleet.cli("doctor", "-o", "json").stdout)["checks"]
+    (found,) = (check for check in checks if check["name"] == "certificate")
+    assert found["verdict"] == "warning"
+    assert found["found"].startswith(said)
+    dated(ending, (now - DAY, now + 300 * DAY))
+    assert said not in guarded.fleet.cli("doctor", check=None).stdout

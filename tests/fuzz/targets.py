@@ -27,6 +27,7 @@ from tritonfleet.http2.fields import MAX_SIZE_UPDATES, FieldsDecoder, encode, si
 from tritonfleet.http2.frames import ProtocolError
 from tritonfleet.http2.sending import MAX_HEADER_BLOCK
 from tritonfleet.router import grpc, peek
+from tritonfleet.router.management import READABLE, is_reading
 
 GREETING = frames.settings({})
 MOST_HELD = MAX_CONTROL_PAYLOAD + MAX_HEADER_BLOCK + (1 << 16)
@@ -157,6 +158,7 @@ def peek_at(data: bytes) -> None:
     model = grpc.peek_model(legible)
     sequence = peek.peek_sequence(legible, model or "")
     priority = peek.peek_priority(legible)
+    only_asks(data)
     if len(data) < 5 or data[0] != 0 or int.from_bytes(data[1:5], "big") != len(data) - 5:
         return
     request = pb.ModelInferRequest()
@@ -174,6 +176,18 @@ def peek_at(data: bytes) -> None:
         assert (sequence is not None) == bool(value)
     if "priority" in request.parameters and request.parameters["priority"].uint64_param:
         assert priority == request.parameters["priority"].uint64_param
+
+
+def only_asks(data: bytes) -> None:
+    """A body that is said to change no setting has none, whatever else is in it."""
+    for path, kind in ((READABLE[0], pb.TraceSettingRequest), (READABLE[1], pb.LogSettingsRequest)):
+        if is_reading(path, data):
+            request = kind()
+            try:
+                request.ParseFromString(data[5:])
+            except DecodeError:
+                continue
+            assert not request.settings, (path, data)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

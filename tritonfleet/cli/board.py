@@ -8,7 +8,7 @@ from rich.text import Text
 from tritonfleet.cli import board_tables as tables
 from tritonfleet.cli.board_marks import in_ascii, sparkline
 from tritonfleet.cli.board_view import View, chosen
-from tritonfleet.cli.render import BROKEN, GOOD, age, milliseconds
+from tritonfleet.cli.render import BROKEN, GOOD, age, complaints, milliseconds
 from tritonfleet.core.board import Board
 from tritonfleet.core.model import DeviceKind
 
@@ -148,9 +148,7 @@ def _header(board: Board, view: View) -> list[Text]:
     head = [first, _rates(board, view.width)]
     if view.trouble:
         head.append(Text(f"{view.trouble}; trying again", BROKEN))
-    dead = (worker for worker in snapshot.router.workers if not worker.running)
-    head += [Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead]
-    return head
+    return head + complaints(snapshot)
 
 
 def _rates(board: Board, width: int) -> Text:

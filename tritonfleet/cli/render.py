@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tritonfleet.cli.layout import Cell, Column, Row, table, wrapped
 from tritonfleet.cli.waiting import HOPELESS_AFTER
+from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.wire import (
     DeviceInfo,
     Event,
@@ -144,9 +145,7 @@ def _workers(router: RouterInfo) -> Text:
 def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:
     """The whole of ``ps``: one line of fleet, pools, replicas, and with ``wide`` Triton's statistics."""
     parts = [header(snapshot, width), pools(snapshot, width)]
-    dead = [one for one in snapshot.router.workers if not one.running or one.short_lives >= HOPELESS_AFTER]
-    if dead:
-        parts[0] = Text("\n").join([parts[0], *(line for worker in dead for line in _dead(worker, width))])
+    parts[0] = Text("\n").join([parts[0], *complaints(snapshot, width)])
     if any(device.set_aside for device in snapshot.devices):
         parts.append(devices_set_aside(snapshot, width))
     if snapshot.replicas:
@@ -156,6 +155,16 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
     if wide and snapshot.readings:
         parts.append(readings(snapshot.readings))
     return Text("\n\n").join(parts)
+
+
+def complaints(snapshot: FleetSnapshot, width: int | None = None) -> list[Text]:
+    """What is wrong with the fleet itself."""
+    dead = [one for one in snapshot.router.workers if not one.running or one.short_lives >= HOPELESS_AFTER]
+    ends = [one for one in snapshot.certificates if validity(one, snapshot.at) is not Validity.GOOD]
+    return [
+        *(line for worker in dead for line in _dead(worker, width)),
+        *(Text(described(one, snapshot.at), BROKEN) for one in ends),
+    ]
 
 
 def _dead(worker: WorkerInfo, width: int | None) -> list[Text]:

@@ -10,8 +10,8 @@ from tritonfleet.config.source import Source
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
 from tritonfleet.config.units import format_size
-from tritonfleet.core.certificates import misfit, no_authorities
 from tritonfleet.core.managers import CERTIFICATE, TOKEN
+from tritonfleet.core.tls_files import misfit, no_authorities
 
 STDOUT = "stdout"  # of router.access_log.path: no file
 TLS_FILES = ("cert", "key", "client_ca")

@@ -23,10 +23,20 @@ class LimitsSpec(Part):
     """Frames that move nothing (PING, SETTINGS, empty ones) it may send at once; each call earns 20 more."""
     control_frames_per_second: Whole = Field(default=_FIGURES.control_frames_per_second, ge=0, le=1_000_000)
     """The same in the long run."""
+    continuations: Whole = Field(default=_FIGURES.continuations, ge=1, le=1000)
+    """CONTINUATION frames that a header block may go on in."""
+    fields: Whole = Field(default=_FIGURES.fields, ge=16, le=10_000)
+    """Header fields that a request may have, and its trailers."""
+    table_updates: Whole = Field(default=_FIGURES.table_updates, ge=2, le=100)
+    """Size updates of HPACK's table that a header block may begin with."""
+    settings_per_frame: Whole = Field(default=_FIGURES.settings_per_frame, ge=7, le=10_000)
+    """Settings that one SETTINGS frame may have."""
     metadata: Size = Field(default=_FIGURES.metadata, ge=1024, le=16_384)
     """Of one request: names, values and 32 for each. Triton's own gRPC refuses more than 8k."""
     metadata_held: Size = Field(default=_FIGURES.metadata_held, ge=16_384, le=1 << 30)
     """The memory that it takes, for all open calls together, those under 1k apart."""
+    unread: Size = Field(default=_FIGURES.unread, ge=65_536, le=1 << 30)
+    """Output that its socket does not take, before nothing more is read from it."""
     held_by_connection: Size = Field(default=_FIGURES.held_by_connection, ge=65_536, le=1 << 40)
     """Answers that wait for it to read them; while there are more, its further calls wait."""
     held_by_all: Size = Field(default=_FIGURES.held_by_all, ge=1 << 20, le=1 << 40)

@@ -168,7 +168,8 @@ class PoolSpec(Part):
     max_inflight: Literal["auto", "off"] | Annotated[Whole, Field(ge=1, le=100_000)] = "auto"
     """Requests of a model that a replica is given at once; the rest waits in the router. `auto`: what its
     instances can execute at once, from the model's configuration, and as much again, but at least three, that
-    waits there; more while that is less than 10 ms of work. A number: never more. `off`: no limit."""
+    waits there; more while that is less than 10 ms of work. A number: never more. `off`: no limit. Each of
+    several `router.workers` counts what it gives itself."""
     replicas: ReplicasSpec = ReplicasSpec()
     autoscale: AutoscaleSpec | None = None
     """The size follows the load, within `replicas`; `{}` takes every default. Without it, only `scale` and

@@ -15,6 +15,7 @@ from typing import Any
 from tritonfleet.config import FleetSpec, PoolSpec, pool_hash
 from tritonfleet.controller import saved
 from tritonfleet.controller.autoscaler import Autoscaler
+from tritonfleet.controller.certificates import CertificateDesk
 from tritonfleet.controller.device_access import AccessDesk
 from tritonfleet.controller.devices import DeviceDesk
 from tritonfleet.controller.hints import Hints
@@ -74,6 +75,7 @@ class Fleet:
         self.hints = Hints()
         self.outliers = Outliers()
         self.access = AccessDesk()
+        self.certificates = CertificateDesk(self.journal)
         self.settings = Settings(paths.settings)
         self.statistics = FleetStatistics(paths.statistics_file)
         self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
@@ -121,6 +123,7 @@ class Fleet:
         await self.desk.look()  # before the first placement, which asks for free memory
         self.spawn_task(self.desk.run())
         self.spawn_task(self.access.run(self))
+        self.spawn_task(self.certificates.run(self))
         while True:
             self.tick(time())
             if time() - self._maintained_at > MAINTAIN_S:

@@ -15,7 +15,6 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
-from tritonfleet.core.certificates import misfit
 from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import (
     HealthPolicy,
@@ -29,6 +28,7 @@ from tritonfleet.core.replica_tls import NO_ANSWER
 from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters
+from tritonfleet.core.tls_files import misfit
 from tritonfleet.drivers import container_settings, server_tls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.triton.client import ReplicaClient

@@ -51,6 +51,7 @@ def families(state: MetricsState) -> Iterator[Metric]:
     yield from _replicas(state)
     yield from _autoscaler(state)
     yield from _devices(state)
+    yield _certificates(state)
 
 
 def exposition(state: MetricsState) -> bytes:
@@ -248,6 +249,14 @@ def _devices(state: MetricsState) -> Iterator[Metric]:
             if value is not None:
                 family.add_metric((device.id,), value)
     yield from (busy, used, total, aside, heat, power, errors)
+
+
+def _certificates(state: MetricsState) -> Metric:
+    ends = _gauge("certificate_expiry_timestamp_seconds", "When a certificate expires.", "use")
+    for found in state.snapshot.certificates:
+        if not found.error:
+            ends.add_metric((found.use,), found.ends_at)
+    return ends
 
 
 _SUFFIXES = {

@@ -34,6 +34,7 @@ def snapshot(fleet: Fleet) -> FleetSnapshot:
             slot.id: slot.cold_start_s for slot in fleet.slots.values() if slot.cold_start_s is not None
         },
         pulls=tuple(pull for pull in pulls if pull.ended_at is None),
+        certificates=fleet.certificates.found,
     )
 
 

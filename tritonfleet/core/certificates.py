@@ -1,96 +1,77 @@
-"""What a PEM file with certificates says of itself, and OpenSSL's complaints in words.
+"""How long certificates hold, and when somebody must hear of their end. Pure; files are read in `config`."""
 
-What flows in: a file's text, or an error of `ssl`. What flows out: the time a certificate ends at, and what
-is wrong. Only what OpenSSL itself must judge is given as a path.
-"""
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
 
-from __future__ import annotations
-
-import ssl
-from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
-
-BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-UTC_TIME, VERSION = 0x17, 0xA0  # tags of DER
-_WORDS = {
-    "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
-    "NO_CERTIFICATE_OR_CRL_FOUND": "no certificate is in it",
-}
+# Long enough to get a new one by hand. Certificates that programs renew live 90 days and are renewed when a
+# third is left, or live a day and are renewed with hours left: whoever warned of those as early would always
+# warn. So a fifth of the lifetime, and two weeks at most.
+LONGEST_NOTICE_S = 14 * 86400.0
+SHARE = 0.2
 
 
-def in_words(error: OSError) -> str:
-    """What OpenSSL means; anything else as it is."""
-    if isinstance(error, ssl.SSLError):
-        said = _WORDS.get(error.reason or "")
-        return said or ("not a PEM file of its kind" if "PEM lib" in str(error) else str(error))
-    return error.strerror or str(error)
+class Validity(StrEnum):
+    GOOD = "good"
+    ENDING = "ending"
+    ENDED = "ended"
+    EARLY = "early"  # it begins in the future: a clock is wrong, here or where it was made
+    UNREAD = "unread"
 
 
-def no_pass_phrase() -> str:
-    """Instead of one: OpenSSL would ask for it at the terminal, and all calls would wait. Raises OSError."""
-    raise OSError("the key has a pass phrase")
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One PEM file that the fleet file names. Times in epoch seconds. ``error``: why it was not read.
+
+    ``use``: the key in the fleet file, such as ``router.tls.cert``. Of a chain the times are those during
+    which all of it holds; of a file of authorities, those during which any of it does."""
+
+    use: str
+    path: str
+    begins_at: float = 0.0
+    ends_at: float = 0.0
+    error: str = ""
 
 
-def misfit(cert: str | Path, key: str | Path) -> str:
-    """Why a certificate's file and a key's file cannot be used together; "" when they can."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, no_pass_phrase)
-    except OSError as error:  # ssl.SSLError is one
-        return in_words(error)
-    return ""
+def validity(found: Certificate, now: float) -> Validity:
+    if found.error:
+        return Validity.UNREAD
+    if now >= found.ends_at:
+        return Validity.ENDED
+    if now < found.begins_at:
+        return Validity.EARLY
+    notice_s = min(LONGEST_NOTICE_S, SHARE * (found.ends_at - found.begins_at))
+    return Validity.ENDING if found.ends_at - now < notice_s else Validity.GOOD
 
 
-def no_authorities(path: str | Path) -> str:
-    """Why no certificate can be read from a file; "" when one can."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
-    except OSError as error:
-        return in_words(error)
-    return ""
+def described(found: Certificate, now: float) -> str:
+    """What is to be said of it, good or not; the file last, where a line that is too long is cut."""
+    return f"{found.use} {_state(found, now)} ({found.path})"
 
 
-def ends(pem: str) -> tuple[float, ...]:
-    """When each of a file's certificates ends, in Unix time; of those that can be read."""
-    return tuple(end for block in _blocks(pem) if (end := _end_of(block)) is not None)
+def _state(found: Certificate, now: float) -> str:
+    match validity(found, now):
+        case Validity.UNREAD:
+            return f"cannot be read: {found.error}"
+        case Validity.ENDED:
+            return f"expired on {day(found.ends_at)}: connections that check it are refused"
+        case Validity.EARLY:
+            return f"is not valid before {day(found.begins_at)}: is the clock right?"
+        case Validity.ENDING:
+            return f"expires in {left(found.ends_at - now)}, on {day(found.ends_at)}"
+        case _:
+            return f"is valid until {day(found.ends_at)}"
 
 
-def _blocks(pem: str) -> Iterator[bytes]:
-    for part in pem.split(BEGIN)[1:]:
-        try:
-            yield ssl.PEM_cert_to_DER_cert(BEGIN + part.partition(END)[0] + END)
-        except ValueError:
-            continue
+def day(at: float) -> str:
+    """To the minute, in UTC as in the certificate: hours matter where one lives a day."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _end_of(der: bytes) -> float | None:
-    """RFC 5280, 4.1: a certificate begins with its to-be-signed part, and that with version (may be absent),
-    serial number, algorithm, issuer and the validity, two times."""
-    try:
-        (_, certificate), *_ = _elements(der)
-        (_, signed), *_ = _elements(certificate)
-        fields = list(_elements(signed))
-        _, validity = fields[4 if fields[0][0] == VERSION else 3]
-        _, (tag, text) = _elements(validity)
-        return _time(tag, text.decode("ascii"))
-    except (ValueError, IndexError):
-        return None
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The DER elements that ``data`` consists of: tag and content. Raises IndexError where it is cut."""
-    at = 0
-    while at < len(data):
-        tag, length, at = data[at], data[at + 1], at + 2
-        if length > 0x7F:
-            digits = length & 0x7F
-            length, at = int.from_bytes(data[at : at + digits], "big"), at + digits
-        yield tag, data[at : at + length]
-        at += length
-
-
-def _time(tag: int, text: str) -> float:
-    """RFC 5280, 4.1.2.5: two digits of a year are of 1950 to 2049. Raises ValueError."""
-    if tag == UTC_TIME:
-        text = ("19" if text[:2] >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()
+def left(seconds: float) -> str:
+    """``12 days``, ``5 hours``, ``1 minute``: rounded down."""
+    for unit, size in (("day", 86400), ("hour", 3600)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}s"
+    minutes = int(seconds // 60)
+    return f"{minutes} minute{'s' * (minutes != 1)}"

@@ -18,8 +18,13 @@ class RouterLimits:
     resets_per_second: int = 100  # and in the long run; nghttp2: 33
     control_frames: int = 2000  # PING, SETTINGS, empty frames ... at once; Envoy: 1000 to 10000
     control_frames_per_second: int = 200
+    continuations: int = 8  # CONTINUATION frames of a header block (CVE-2024-28182); nghttp2: 8
+    fields: int = 100  # of one request; Envoy: 100
+    table_updates: int = 2  # of HPACK's table, in a block; RFC 7541, 4.2 has use for two
+    settings_per_frame: int = 32  # Envoy: 100
     metadata: int = 8192  # of one request, as RFC 9113, 6.5.2 counts; gRPC's C core refuses beyond that
     metadata_held: int = 4 << 20  # the memory it takes, for all calls that are open, lists under 1 KiB apart
+    unread: int = 256 << 10  # output that its socket does not take; beyond, nothing more is read from it
     held_by_connection: int = 4 << 20  # answers its client does not take; beyond, no further call begins
     held_by_all: int = 256 << 20  # the same of all clients of a worker; beyond, who holds most is hung up on
     kept_by_connection: int = 16 << 20  # requests, for another try; what is more is not tried again

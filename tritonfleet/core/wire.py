@@ -36,6 +36,7 @@ Any refusal is a 4xx/5xx with a `Problem` body.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.image_pull import ImagePull, Layer
 from tritonfleet.core.model import (
     DeviceKind,
@@ -66,6 +67,7 @@ __all__ = [
     "AutoscaleSignal",
     "AutoscaleStatus",
     "CallTelemetry",
+    "Certificate",
     "ControllerInfo",
     "DeviceInfo",
     "DeviceKind",
@@ -325,6 +327,7 @@ class FleetSnapshot:
     readings: tuple[ModelReading, ...]
     cold_starts_s: dict[str, float] = field(default_factory=dict)  # replica id → its last launch-to-ready
     pulls: tuple[ImagePull, ...] = ()  # images that are on their way to the Docker host
+    certificates: tuple[Certificate, ...] = ()  # that the fleet file names, as their files are
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from tritonfleet.config import FleetSpec
+from tritonfleet.core.managers import TOKEN
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
 from tritonfleet.core.replica_tls import ReplicaTls
@@ -140,16 +141,31 @@ def _replica_files(spec: FleetSpec) -> dict[str, str]:
     return found
 
 
+def _managers(spec: FleetSpec) -> tuple[list[str], dict[str, str]]:
+    """`router.management` as the router's container reads it; its secrets, by their paths there."""
+    given: list[str] = []
+    secrets: dict[str, str] = {}
+    for one in spec.router.management:
+        if one.startswith(TOKEN):
+            path = f"{TLS}/secret-{len(secrets)}"
+            secrets[path] = one.removeprefix(TOKEN)
+            one = TOKEN + path
+        given.append(one)
+    return given, secrets
+
+
 def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
     listen = spec.router.listen
     address = f"[{listen.host}]" if ":" in listen.host else listen.host
+    managers, secrets = _managers(spec)
     run = [
         "python", "-m", "tritonfleet.router", "--fleet", spec.name, "--listen", f"0.0.0.0:{ROUTER_PORT}",
         "--drain-timeout", f"{spec.router.drain_timeout:g}",
         "--connections", str(spec.router.connections_per_replica), "--table", "/tmp/table.json",  # noqa: S108 # in the container, whose /tmp is its own
         "--limits", msgspec.json.encode(spec.router.limits.figures()).decode(),
+        "--management", ",".join(managers),
     ]  # fmt: skip
-    volumes = _replica_files(spec)
+    volumes = _replica_files(spec) | secrets
     if spec.router.tls is not None:
         for option, key in (("--tls-cert", "cert"), ("--tls-key", "key"), ("--tls-client-ca", "client_ca")):
             if path := getattr(spec.router.tls, key):

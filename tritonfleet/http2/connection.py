@@ -16,8 +16,6 @@ from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD
 from tritonfleet.http2.stream import Buffer, Stream
 
 MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
-MAX_CONTINUATIONS = 8  # nghttp2's limit
-MAX_SETTINGS = 32  # in one frame; Envoy: 100
 UPDATES_PER_SENDING = 20  # WINDOW_UPDATEs that may follow what we sent; Envoy: 20 for each DATA frame
 STREAMS_PER_STRIKE = 128  # a new initial window costs work for each stream that is open
 UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY, frames.GOAWAY)) | frozenset(
@@ -36,6 +34,9 @@ class Connection(Sender, Events):
         "_sent_at_update", "_settings_read", "_updates_left", "interrupted", "last_peer_stream",
         "streams_per_turn",
     )  # fmt: skip
+
+    max_continuations = 8  # of a header block
+    max_settings = 32  # in one frame
 
     def __init__(self, touched: list[Sender], held: Held | None = None) -> None:
         super().__init__(touched, held)
@@ -302,7 +303,7 @@ class Connection(Sender, Events):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._block += payload
         self._continuations += 1
-        if self._continuations > MAX_CONTINUATIONS or len(self._block) > MAX_HEADER_BLOCK:
+        if self._continuations > self.max_continuations or len(self._block) > MAX_HEADER_BLOCK:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         if flags & frames.END_HEADERS:
             block, self._block = bytes(self._block), None
@@ -393,7 +394,7 @@ class Connection(Sender, Events):
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed SETTINGS")
         if flags & frames.ACK:
             return
-        if len(payload) > 6 * MAX_SETTINGS:
+        if len(payload) > 6 * self.max_settings:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"{len(payload) // 6} settings in one frame")
         self._settings_read = True
         for at in range(0, len(payload), 6):

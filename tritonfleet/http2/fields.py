@@ -60,6 +60,7 @@ class FieldsDecoder:
     """The receiving half of one connection's HPACK state."""
 
     def __init__(self) -> None:
+        self.max_size_updates = MAX_SIZE_UPDATES
         self._decoder = Decoder(max_header_list_size=MAX_HEADER_LIST)
         self._table = self._decoder.header_table = _ObservedTable()
         self.cache: dict[bytes, Fields] = {}  # by block; the same dict for the whole life: read it directly
@@ -72,7 +73,7 @@ class FieldsDecoder:
             return fields
         table = self._table
         insertions, size = table.insertions, table.maxsize
-        if block and block[0] & 0xE0 == 0x20 and size_updates(block) > MAX_SIZE_UPDATES:
+        if block and block[0] & 0xE0 == 0x20 and size_updates(block) > self.max_size_updates:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "too many table size updates in a header block")
         try:
             decoded = self._decoder.decode(block, raw=True)

@@ -43,7 +43,7 @@ class Sender:
     """What both halves share, and everything that sends. ``is_client``: whether we opened the connection."""
 
     __slots__ = (
-        "_abandoned", "_connection_step", "_forgotten", "blocked", "drained", "goaway_sent", "granted",
+        "_abandoned", "_forgotten", "blocked", "drained", "goaway_sent", "granted",
         "has_output", "held", "next_stream", "out", "out_is_large", "peer_initial_window",
         "peer_max_frame", "peer_max_streams", "queued_bytes", "receive_room", "send_room", "streams",
         "touched", "writable",
@@ -77,7 +77,6 @@ class Sender:
         self.granted = frames.DEFAULT_WINDOW  # by the peer since the start: less send_room, what was sent
         self.receive_room = self.connection_window
         self.drained = 0
-        self._connection_step = self.connection_window >> 1  # bytes to be credited at a time
         self.goaway_sent = False
         self._abandoned: dict[bytes, None] = {}  # what we reset, oldest first
         self._forgotten = CONNECTION  # the highest that fell out of it
@@ -238,7 +237,7 @@ class Sender:
         """``size`` bytes of DATA received on ``stream`` have left us: let its sender send as many more."""
         if not self.credit_on_receipt:
             self.drained += size  # `credit_connection` without its call
-            if self.drained >= self._connection_step:
+            if self.drained >= self.receive_room:
                 self.credit_connection(0)
         if not stream.receive_closed:
             stream.drained += size
@@ -251,8 +250,10 @@ class Sender:
                 stream.drained = 0
 
     def credit_connection(self, size: int) -> None:
+        """At half of the window that is not held by what waits: were it half of all, streams that hold more
+        than the other half would keep the rest from what has drained."""
         self.drained += size
-        if self.drained >= self._connection_step:
+        if self.drained >= self.receive_room and self.drained:
             self.receive_room += self.drained
             self.send(frames.window_update(CONNECTION, self.drained))
             self.drained = 0

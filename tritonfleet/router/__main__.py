@@ -25,6 +25,7 @@ from tritonfleet.router.access import AccessLog, dispatcher_with
 from tritonfleet.router.board import Board
 from tritonfleet.router.client import ClientConnection
 from tritonfleet.router.dispatch import Dispatcher
+from tritonfleet.router.guard import Guard
 from tritonfleet.router.leaving import Drain, empty_queue, let_nobody_in
 from tritonfleet.router.management import LOOPBACK, Management
 from tritonfleet.router.own import FleetAnswers
@@ -123,11 +124,13 @@ async def serve(
         kind = dispatcher_with(access, traces)
         dispatcher = kind(arguments.connections, arguments.workers, arguments.limits, board)
         tasks = [asyncio.create_task(watch(dispatcher))]
+        management = Management(arguments.management.split(","))
         if arguments.control is None:
+            dispatcher.guard = Guard(management)
             dispatcher.apply(msgspec.json.decode(arguments.table.read_bytes(), type=RouterTable))
         else:
             dispatcher.awaits_table = True
-            own = FleetAnswers(dispatcher, arguments.control, Management(arguments.management.split(",")))
+            own = FleetAnswers(dispatcher, arguments.control, management)
             dispatcher.own = own
             closing.push_async_callback(own.close)
             if joins:

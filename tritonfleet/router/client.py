@@ -63,6 +63,8 @@ class ClientConnection(SocketConnection):
         self._most_wide = max(1, limits.held_by_connection // self.wide_window)
         super().__init__(dispatcher.touched, dispatcher.loop, dispatcher.held)
         self.streams_per_turn = limits.streams_per_turn
+        self.max_continuations, self.max_settings = limits.continuations, limits.settings_per_frame
+        self._decoder.max_size_updates = limits.table_updates
 
     def on_unproductive(self, kind: int) -> None:
         calls = int.from_bytes(self.last_peer_stream, "big") >> 1
@@ -87,6 +89,8 @@ class ClientConnection(SocketConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.dispatcher.clients.add(self)
         super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=self.limits.unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.dispatcher.clients.discard(self)
@@ -104,7 +108,9 @@ class ClientConnection(SocketConnection):
 
     def on_headers(self, stream_id: bytes, stream: Stream | None, fields: Fields, end_stream: bool) -> None:
         if stream is not None:  # trailers of a request: gRPC has none, their end is what counts
-            fault = trailers_fault(fields.items) if end_stream else "trailers that do not end the request"
+            fault = "trailers that do not end the request"
+            if end_stream:
+                fault = trailers_fault(fields.items, self.limits.fields)
             if fault:
                 self._reset_malformed(stream, fault)
             else:
@@ -112,7 +118,7 @@ class ClientConnection(SocketConnection):
             return
         info = fields.info
         if info is None:
-            info = grpc.request_info(fields, self.limits.metadata)
+            info = grpc.request_info(fields, self.limits)
             large = fields.size > LARGE_METADATA
         else:
             large = False
@@ -144,6 +150,8 @@ class ClientConnection(SocketConnection):
             if end_stream:
                 self._refuse_http(call)
         elif end_stream:
+            if info.is_own and self._is_kept(call, 0, end_stream=True):
+                return
             call.model = ""
             self._begin(call)
 
@@ -193,8 +201,7 @@ class ClientConnection(SocketConnection):
             call.held.append(payload if type(payload) is bytes else kept(payload))
         if call.waiting:
             return
-        if call.info.is_own and self.dispatcher.own is not None:
-            self._collect(call, self.dispatcher.own, len(payload), end_stream=end_stream)
+        if call.info.is_own and self._is_kept(call, len(payload), end_stream=end_stream):
             return
         if call.info.names_model:
             head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
@@ -242,6 +249,14 @@ class ClientConnection(SocketConnection):
             raise AssertionError("only what is refused comes here")
         with_body = call.fields.get(b":method") != b"HEAD"
         self.dispatcher.answer(call, call.info.refusal, call.info.refusal_body if with_body else b"")
+
+    def _is_kept(self, call: Call, size: int, *, end_stream: bool) -> bool:
+        """Whether a fleet-wide request is not for a replica: the fleet answers it, or it is refused."""
+        own, guard = self.dispatcher.own, self.dispatcher.guard
+        if own is not None:
+            self._collect(call, own, size, end_stream=end_stream)
+            return True
+        return guard is not None and guard.keeps(self.dispatcher, call, end_stream=end_stream)
 
     def _collect(self, call: Call, own: OwnAnswers, size: int, *, end_stream: bool) -> None:
         """The body of a request that we answer ourselves: taken whole, and bounded."""

@@ -108,11 +108,11 @@ class Ends(Keeping):
         self.after_leg(leg)
 
     def expire(self, call: Call) -> None:
-        """Its deadline has passed: the replica hears of it, and so does the client."""
-        self.end(call, Status.DEADLINE_EXCEEDED, "the request's deadline has passed")
+        """Its deadline has passed."""
+        self.give_up(call, Status.DEADLINE_EXCEEDED, "the request's deadline has passed")
 
-    def end(self, call: Call, status: Status, why: str) -> None:
-        """It goes on no longer, and neither its client nor the replica asked for that."""
+    def give_up(self, call: Call, status: Status, why: str) -> None:
+        """End a call wherever it is: the replica hears of it, and so does the client."""
         leg: Leg | None = call.partner  # type: ignore[assignment] # a Call's partner is a Leg
         if leg is not None:
             leg.connection.send_reset(leg, ErrorCode.CANCEL)

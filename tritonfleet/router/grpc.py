@@ -6,10 +6,12 @@ Bodies are never parsed: `peek_model` reads the first few bytes of the first mes
 from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
+from tritonfleet.core.limits import RouterLimits
 from tritonfleet.http2.fieldrules import request_fault
 from tritonfleet.http2.fields import Fields, encode
 from tritonfleet.http2.stream import Buffer
 
+DEFAULT_LIMITS = RouterLimits()
 SERVICE = b"/inference.GRPCInferenceService/"
 
 # RPCs whose request message begins with the model's name as field 1 (grpc_service.proto).
@@ -110,7 +112,7 @@ class RequestInfo:
         "timeout_s",
     )
 
-    def __init__(self, fields: Fields, most_metadata: int = 8192) -> None:
+    def __init__(self, fields: Fields, limits: RouterLimits = DEFAULT_LIMITS) -> None:
         self.path = fields.get(b":path") or b""
         self.names_model = self.path in MODEL_RPCS
         self.infers = self.path in INFER_RPCS
@@ -121,9 +123,9 @@ class RequestInfo:
             self.path.startswith(SERVICE) and self.path not in CHANGING_RPCS and not self.streaming
         )
         self.timeout_s = parse_timeout(fields.get(b"grpc-timeout"))
-        self.fault = request_fault(fields.items)
+        self.fault = request_fault(fields.items, limits.fields)
         self.refusal_body = NOT_GRPC
-        self.refusal = self._refusal(fields) or self._unfit(fields, most_metadata)
+        self.refusal = self._refusal(fields) or self._unfit(fields, limits.metadata)
         length = fields.get(b"content-length")
         self.content_length = int(length) if length and not self.fault else None
         # The usual request: there is nothing to do about it before its body comes.
@@ -195,9 +197,9 @@ def with_timeout(fields: Fields, left_s: float) -> bytes:
     return encode(tuple((name, value if name == b"grpc-timeout" else given) for name, given in fields.items))
 
 
-def request_info(fields: Fields, most_metadata: int = 8192) -> RequestInfo:
+def request_info(fields: Fields, limits: RouterLimits = DEFAULT_LIMITS) -> RequestInfo:
     if fields.info is None:
-        fields.info = RequestInfo(fields, most_metadata)
+        fields.info = RequestInfo(fields, limits)
     info: RequestInfo = fields.info
     return info
 

@@ -16,6 +16,7 @@ from tritonfleet.router.grpc import Status
 
 if TYPE_CHECKING:
     from tritonfleet.router.client import ClientConnection
+    from tritonfleet.router.guard import Guard
 
 # Bytes of a body that are kept at most, and those that do not count: of 1024 calls they are a MiB.
 MOST_KEPT = 1 << 20
@@ -42,6 +43,7 @@ class Keeping:
         self.limits = limits
         self.kept_bytes = 0  # of all calls
         self.own: OwnAnswers | None = None  # answers fleet-wide RPCs; None: a replica answers them
+        self.guard: Guard | None = None  # then says who may have those that change it; None: everybody
 
     def keep(self, call: Call, payload: Buffer) -> None:
         """Keep a further part of the body for another try, while there is room for it."""

@@ -100,19 +100,20 @@ class Drain:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-        return await self._cut_off(timeout_s)
+        return self._give_up(
+            f"the router ends, and the call was not over after {timeout_s:g} s (router.drain_timeout)"
+        )
 
-    async def _cut_off(self, timeout_s: float) -> int:
-        """End what still runs with words, where hanging up would leave gRPC to guess, and let them out."""
-        dispatcher = self._dispatcher
-        why = f"the router ends, and the call went on for longer than router.drain_timeout ({timeout_s:g} s)"
-        left: list[Call] = [call for client in dispatcher.clients for call in client.streams.values()]  # type: ignore[misc] # a client's streams are Calls
-        for call in left:
-            dispatcher.end(call, Status.UNAVAILABLE, why)
-        over = dispatcher.loop.time() + LINGER_S
-        while dispatcher.clients and dispatcher.loop.time() < over:
-            self._go_on(dispatcher.loop.time())
-            await asyncio.sleep(LOOK_S)
+    def _give_up(self, why: str) -> int:
+        """End what still runs. Else it would end with the connections to the replicas, as if these were lost,
+        and be sent again."""
+        left: list[Call] = []
+        for client in list(self._dispatcher.clients):
+            left += client.streams.values()  # type: ignore[arg-type] # a client's streams are Calls
+        for call in sorted(left, key=lambda one: not one.waiting):  # or they would take the others' places
+            self._dispatcher.give_up(call, Status.UNAVAILABLE, why)
+        for client in list(self._dispatcher.clients):
+            client.close()
         return len(left)
 
     def _go_on(self, now: float) -> None:

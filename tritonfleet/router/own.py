@@ -18,7 +18,8 @@ from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call
 from tritonfleet.router.grpc import CHANGING_RPCS, SERVICE, Status
-from tritonfleet.router.management import READABLE, Management, names_of
+from tritonfleet.router.guard import refusal_of, rpc_name
+from tritonfleet.router.management import READABLE, Management
 from tritonfleet.router.transport import flush_all
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ LOAD = SERVICE + b"RepositoryModelLoad"
 MESSAGE_LIMIT = 64 << 20  # bytes, decompressed: a load may carry the model's files
 MOST = 16 << 10  # bytes of any other's, and decompressed four times as many
 MOST_WITH_FILES = 4  # that are taken at a time
-MOST_TOLD = 4  # names of a client's certificate
 PREFIX = 5  # bytes before a gRPC message
 WITHOUT_DEADLINE_S = 60.0  # longer than the controller takes to ask all replicas
 UNBOUNDED = (
@@ -73,7 +73,7 @@ class FleetAnswers:
                 return refusal
         most = MESSAGE_LIMIT if path == LOAD else MOST
         if call.held_bytes > most + PREFIX:
-            return Status.RESOURCE_EXHAUSTED, f"{_rpc(path)} may have {most} bytes"
+            return Status.RESOURCE_EXHAUSTED, f"{rpc_name(path)} may have {most} bytes"
         if call.held_bytes > MOST + PREFIX:
             self._with_files.add(call)
             if len(self._with_files) > MOST_WITH_FILES:
@@ -104,18 +104,7 @@ class FleetAnswers:
         self._dispatcher.uncount_kept(self._asking.pop(task))
 
     def _forbidden(self, call: Call, body: bytes) -> tuple[Status, str] | None:
-        peer = _peer_of(call)
-        names = _names_of(call) if self._management.names else frozenset()
-        if self._management.allows(call.info.path, body, peer, names, call.fields.get(b"authorization")):
-            return None
-        known_as = ", ".join(sorted(_names_of(call))[:MOST_TOLD])
-        who = f"{peer} with a certificate of {known_as}" if known_as else peer
-        if self._management.has_secrets and call.fields.get(b"authorization") is not None:
-            who += f" {'and' if known_as else 'with'} that token"
-        return Status.PERMISSION_DENIED, (
-            f"{_rpc(call.info.path)} changes the servers, which {who} may not: router.management in the "
-            "fleet file says who may"
-        )
+        return refusal_of(self._management, call, body)
 
     async def close(self) -> None:
         for task in self._asking:
@@ -210,24 +199,6 @@ class FleetAnswers:
 
 
 # ---------------------------------------------------------------- reading a request
-
-
-def _rpc(path: bytes) -> str:
-    return path.rpartition(b"/")[2].decode("ascii", "replace")
-
-
-def _peer_of(call: Call) -> str:
-    """The client's address; "" where there is none any more."""
-    transport = getattr(call.connection, "transport", None)  # of a ClientConnection, while it is connected
-    peer = transport.get_extra_info("peername") if transport is not None else None
-    return str(peer[0]) if isinstance(peer, tuple) else ""
-
-
-def _names_of(call: Call) -> frozenset[str]:
-    """The names of the client's certificate; none without mutual TLS."""
-    transport = getattr(call.connection, "transport", None)
-    certificate = transport.get_extra_info("peercert") if transport is not None else None
-    return names_of(certificate) if certificate else frozenset()
 
 
 def request_of(call: Call, body: bytes) -> RpcRequest:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 from typing import cast
 
-from tritonfleet.core.certificates import ends, in_words, no_pass_phrase
+from tritonfleet.core.tls_files import in_words, no_pass_phrase
 from tritonfleet.router.client import ClientConnection
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,6 @@ class TlsListener:
             ssl_shutdown_timeout=CLOSE_NOTIFY_S,
         )
         self._stamp = stamp
-        if min(ends(self._files.cert.read_text(errors="replace")), default=inf) < time():
-            log.warning("%s has expired: clients will refuse it", self._files.cert)
         if before is not None:
             before.close()
 

@@ -6,8 +6,8 @@ import ssl
 from pathlib import Path
 from typing import TypedDict
 
-from tritonfleet.core.certificates import no_pass_phrase
 from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.tls_files import no_pass_phrase
 
 CLOSE_NOTIFY_S = 0.2  # for the other side to answer ours: gRPC's C core waits for the connection's end
 

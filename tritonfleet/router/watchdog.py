@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from tritonfleet.core.ejection import for_age
-from tritonfleet.http2.frames import ErrorCode
+from tritonfleet.http2.frames import ErrorCode, ProtocolError
 from tritonfleet.http2.stream import Stream
 from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.client import ClientConnection
@@ -61,7 +61,9 @@ def _hurry(client: ClientConnection, now: float) -> None:
         why = f"a header block was not ended within {limits.greeting_s:g} s"
     elif client.stalled_since is not None and now - client.stalled_since > limits.stalled_s:
         why = f"answers were not read for {limits.stalled_s:g} s"
-    if why:
+    if why and client.stalled_since is None:
+        client.fail(ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, why))
+    elif why:  # nothing that we say would reach it
         log.info("hanging up on %r: %s", client, why)
         client.abort()
     elif client.blocked or client.stuck:

@@ -16,7 +16,6 @@ from tritonfleet.cli.doctor.checks import Check, Verdict, checks, failed, ok, sk
 from tritonfleet.cli.doctor.command import probed, report
 from tritonfleet.cli.doctor.facts import (
     AddressFacts,
-    CertificateFacts,
     Facts,
     FileFacts,
     FleetFacts,
@@ -28,6 +27,7 @@ from tritonfleet.cli.doctor.facts import (
 )
 from tritonfleet.cli.doctor.gather import unlinked
 from tritonfleet.cli.terminal import Settings
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.model import Device, DeviceKind, DeviceReading, ReplicaState
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, RouterInfo
@@ -59,6 +59,30 @@ def test_where_all_is_well_nothing_is_to_be_mended() -> None:
         "tritonserver", "docker", "image", "gpu runtime", "nvidia driver", "gpu", "devices", "gpu probe",
         "router.listen", "controller", "pool main", "clients",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("use", "left_days", "verdict", "fix"),
+    [
+        ("router.tls.cert", 40, Verdict.OK, ""),
+        ("router.tls.cert", 10, Verdict.WARNING, "put a new one there: new connections use it"),
+        ("router.tls.cert", -1, Verdict.FAILED, "put a new one there: new connections use it"),
+        (
+            "pools.main.triton.tls.cert", 10, Verdict.WARNING,
+            "put a new one there: new connections use it, replicas from their next launch "
+            "(tritonfleet restart REPLICA)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_certificate_that_ends_soon_is_to_be_replaced(
+    use: str, left_days: float, verdict: Verdict, fix: str
+) -> None:
+    now = 1_800_000_000.0
+    there = Certificate(use, "/etc/a.pem", now - 300 * 86400, now + left_days * 86400)
+    (found,) = (check for check in checks(replace(WELL, file=replace(FILE, certificates=(there,), at=now)))
+                if check.name == "certificate")  # fmt: skip
+    assert (found.verdict, found.fix) == (verdict, fix)
+    assert found.found.startswith(f"{use} ")
 
 
 def test_a_device_node_has_a_link_by_its_numbers_or_not(tmp_path: Path) -> None:
@@ -212,21 +236,6 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
             running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
                 worker(reason="exited", short_lives=3),)))),
             "router", "failed", "worker 0: exited", "tritonfleet logs router",
-        ),
-        (
-            file(certificates=(CertificateFacts("router.tls.cert", "/a.pem", -1.0),)),
-            "certificates", "failed", "router.tls.cert has expired", "renew /a.pem: new connections use it",
-        ),
-        (
-            file(certificates=(CertificateFacts("pools.main.triton.tls.ca", "/a.pem", 2.5 * 86400),)),
-            "certificates", "warning", "pools.main.triton.tls.ca expires in 2 days", "see docs/security.md",
-        ),
-        (
-            file(certificates=(
-                CertificateFacts("router.tls.cert", "/a.pem", 30.5 * 86400),
-                CertificateFacts("router.tls.client_ca", "/b.pem", None),
-            )),
-            "certificates", "ok", "1 of TLS; router.tls.cert expires first, in 30 days", "",
         ),
         (
             running(snapshot(controller=CONTROLLER), answer="", by_tls=True),

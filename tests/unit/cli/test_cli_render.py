@@ -22,6 +22,7 @@ from tritonfleet.cli import render
 from tritonfleet.cli.describe import describe_device, describe_pool, describe_replica
 from tritonfleet.cli.layout import Cell, Column, Row, fields, table
 from tritonfleet.cli.terminal import frame, progress_line
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import RouterInfo
@@ -33,6 +34,14 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_ps_looks_as_agreed(width: int | None) -> None:
     shown = render.ps(busy_snapshot(), width).plain + "\n"
     assert shown == (GOLDEN / f"ps_{width or 'pipe'}.txt").read_text()
+
+
+def test_a_certificate_that_ends_soon_is_said_below_the_header() -> None:
+    good = Certificate("router.tls.client_ca", "/etc/ca.pem", NOW - 100, NOW + 1e9)
+    ends = Certificate("router.tls.cert", "/etc/server.pem", NOW - 1e9, NOW + 12.5 * 86400)
+    shown = render.ps(snapshot(certificates=(good, ends))).plain.splitlines()
+    assert shown[1].startswith("router.tls.cert expires in 12 days, on ")
+    assert not any("client_ca" in line for line in shown)
 
 
 def test_wide_looks_as_agreed() -> None:

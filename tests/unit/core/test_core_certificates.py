@@ -1,54 +1,69 @@
-"""When certificates end, read from what openssl writes."""
-
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
+"""When somebody hears of a certificate's end, and in which words."""
 
 import pytest
-from certificates import certificate
 
-from tritonfleet.core.certificates import ends, misfit, no_authorities
+from tritonfleet.core.certificates import Certificate, Validity, described, left, validity
 
-
-def made(folder: Path, name: str, days: int) -> str:
-    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
-    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x"]
-    subprocess.run(
-        [*command, "-days", str(days), "-keyout", key, "-out", cert], check=True, capture_output=True
-    )
-    return cert.read_text()
+DAY = 86400.0
+BEGINS = 1_800_000_000.0
 
 
-def told(pem: str) -> str:
-    ran = subprocess.run(
-        ["openssl", "x509", "-noout", "-enddate", "-dateopt", "iso_8601"],
-        input=pem, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return ran.stdout.strip()
-
-
-@pytest.mark.parametrize("days", [3, 20_000])  # within 2049, and beyond, which is written in another way
-def test_the_end_is_the_one_that_openssl_tells(tmp_path: Path, days: int) -> None:
-    pem = made(tmp_path, "a", days)
-    (end,) = ends(pem)
-    assert told(pem) == f"notAfter={datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def test_a_chain_has_several_ends(tmp_path: Path) -> None:
-    long, short = made(tmp_path, "a", 30), made(tmp_path, "b", 3)
-    assert ends(long + "text\n" + short) == (*ends(long), *ends(short))
+def lasting(days: float) -> Certificate:
+    return Certificate("router.tls.cert", "/etc/server.pem", BEGINS, BEGINS + days * DAY)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-----BEGIN CERTIFICATE-----\nMAoGCCqGSM49\n-----END CERTIFICATE-----\n"]
+    ("lifetime", "left_days", "expected"),
+    [
+        (365.0, 14.1, Validity.GOOD),
+        (365.0, 13.9, Validity.ENDING),  # two weeks at most
+        (90.0, 30.0, Validity.GOOD),  # when programs renew
+        (60.0, 12.1, Validity.GOOD),
+        (60.0, 11.9, Validity.ENDING),  # a fifth
+        (1.0, 0.3, Validity.GOOD),
+        (1.0, 0.1, Validity.ENDING),
+        (365.0, 0.0, Validity.ENDED),
+        (365.0, -1.0, Validity.ENDED),
+        (365.0, 365.1, Validity.EARLY),
+    ],
 )
-def test_what_is_no_certificate_has_no_end(text: str) -> None:
-    assert ends(text) == ()
-    cut = text.replace("MAoGCCqGSM49", "not base64!")
-    assert ends(cut) == ()
+def test_the_nearer_the_end_the_worse(lifetime: float, left_days: float, expected: Validity) -> None:
+    assert validity(lasting(lifetime), BEGINS + (lifetime - left_days) * DAY) is expected
 
 
-def test_what_fits_has_no_complaint(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, "a")
-    assert (misfit(cert, key), no_authorities(cert)) == ("", "")
-    assert misfit(cert, tmp_path / "none.key") == "No such file or directory"
+def test_what_was_not_read_is_neither_good_nor_ended() -> None:
+    assert validity(Certificate("x", "y", error="No such file"), BEGINS) is Validity.UNREAD
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (-1.0, "is not valid before 2027-01-15 08:00 UTC: is the clock right?"),
+        (0.0, "is valid until 2028-01-15 08:00 UTC"),
+        (353.0, "expires in 12 days, on 2028-01-15 08:00 UTC"),
+        (365.0, "expired on 2028-01-15 08:00 UTC: connections that check it are refused"),
+    ],
+)
+def test_what_is_said_has_the_key_the_file_and_the_date(days: float, said: str) -> None:
+    assert described(lasting(365.0), BEGINS + days * DAY) == f"router.tls.cert {said} (/etc/server.pem)"
+
+
+def test_what_could_not_be_read_says_why() -> None:
+    unread = Certificate("router.tls.cert", "/etc/server.pem", error="Permission denied")
+    assert described(unread, BEGINS) == "router.tls.cert cannot be read: Permission denied (/etc/server.pem)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (30, "0 minutes"),
+        (60, "1 minute"),
+        (3600, "60 minutes"),
+        (7200, "2 hours"),
+        (86400, "24 hours"),
+        (2 * 86400, "2 days"),
+        (14 * 86400 - 1, "13 days"),
+    ],
+)
+def test_the_time_left_is_rounded_down(seconds: float, said: str) -> None:
+    assert left(seconds) == said

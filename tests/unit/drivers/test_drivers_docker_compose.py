@@ -114,3 +114,13 @@ def test_the_router_has_the_files_limits() -> None:
     limited = spec().model_copy(update={"router": RouterSpec(limits=LimitsSpec(streams=7))})
     command = exported(limited)["router"]["command"]
     assert json.loads(command[command.index("--limits") + 1])["streams"] == 7
+
+
+def test_the_router_asks_who_may_change_the_servers() -> None:
+    managers = ("10.0.0.0/8", "cert:ops", "token:/p/one.txt", "token:/p/two.txt")
+    found = spec().model_copy(update={"router": RouterSpec(management=managers)})
+    service = exported(found)["router"]
+    given = service["command"][service["command"].index("--management") + 1].split(",")
+    mounted = dict(one.removesuffix(":ro").split(":")[::-1] for one in service["volumes"])
+    assert given[:2] == ["10.0.0.0/8", "cert:ops"]
+    assert [mounted[one.removeprefix("token:")] for one in given[2:]] == ["/p/one.txt", "/p/two.txt"]

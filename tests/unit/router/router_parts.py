@@ -241,6 +241,8 @@ class RawClient(asyncio.Protocol):
             self.events.append(event)
             if isinstance(event, h2.events.DataReceived) and self.credits:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamReset):  # it wants no more of it
+                self.unsent.pop(event.stream_id, None)
         self._pump()
 
     def request(self, body: bytes | None = b"", path: str = "/x.Y/Z", **extra: str) -> int:

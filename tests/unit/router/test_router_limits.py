@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import h2.events
+import pytest
 from router_parts import Request, ScriptedReplica, raw_client, router_of, until
 
 from tritonfleet.core.limits import RouterLimits
@@ -146,7 +147,7 @@ async def test_who_never_greets_is_hung_up_on() -> None:
         assert len(router.dispatcher.clients) == 1
         watchdog.look(router.dispatcher, now + LIMITS.greeting_s + 1)
         await until(lambda: not router.dispatcher.clients)
-        assert (await enemy.goaway())[0] == -1
+        assert await enemy.goaway() == (ErrorCode.ENHANCE_YOUR_CALM, b"no HTTP/2 settings within 10 s")
 
 
 async def test_a_header_block_must_end_in_time() -> None:
@@ -307,3 +308,80 @@ def test_a_bucket_refills() -> None:
     assert [bucket.take(100.0) for _ in range(3)] == [True, True, False]
     assert [bucket.take(101.0), bucket.take(101.0)] == [True, False]
     assert [bucket.take(200.0) for _ in range(3)] == [True, True, False]
+
+
+def cut(parts: int) -> bytes:
+    """A request whose header block is in so many frames."""
+    size = len(REQUEST) // parts + 1
+    pieces = [REQUEST[at : at + size] for at in range(0, len(REQUEST), size)]
+    kinds = [frames.HEADERS] + [frames.CONTINUATION] * (len(pieces) - 1)
+    ends = [0] * (len(pieces) - 1) + [frames.END_HEADERS]
+    return b"".join(
+        frames.frame(kind, end, sid(1), piece) for kind, end, piece in zip(kinds, ends, pieces, strict=True)
+    )
+
+
+def with_block(block: bytes) -> bytes:
+    return frames.headers(sid(1), block, False, 16_384)
+
+
+@pytest.mark.parametrize(
+    ("limits", "taken", "too_much", "code"),
+    [
+        (RouterLimits(continuations=2), cut(3), cut(4), ErrorCode.ENHANCE_YOUR_CALM),
+        (
+            RouterLimits(table_updates=1),
+            with_block(b"\x20" + REQUEST),
+            with_block(b"\x20\x20" + REQUEST),
+            ErrorCode.COMPRESSION_ERROR,
+        ),
+        (
+            RouterLimits(settings_per_frame=2),
+            frames.frame(frames.SETTINGS, 0, sid(0), b"\0\x42\0\0\0\0" * 2),
+            frames.frame(frames.SETTINGS, 0, sid(0), b"\0\x42\0\0\0\0" * 3),
+            ErrorCode.ENHANCE_YOUR_CALM,
+        ),
+    ],
+)
+async def test_figures_of_the_file_hold(
+    limits: RouterLimits, taken: bytes, too_much: bytes, code: ErrorCode
+) -> None:
+    async with (
+        router_of(ScriptedReplica(nothing), limits=limits) as router,
+        attacker(router.port) as good,
+        attacker(router.port) as bad,
+    ):
+        await good.send(taken + frames.ping(b"12345678"))
+        await bad.send(too_much)
+        assert (await bad.goaway())[0] == code
+        seen = b""
+        while b"12345678" not in seen:
+            more = await good.reader.read(4096)
+            assert more, "hung up on"
+            seen += more
+
+
+@pytest.mark.parametrize(("fields", "refused"), [(6, False), (5, True)])
+async def test_how_many_fields_a_request_may_have_is_the_files_to_say(fields: int, refused: bool) -> None:
+    replica = ScriptedReplica()
+    limits = RouterLimits(fields=fields)
+    async with router_of(replica, limits=limits) as router, raw_client(router.port) as client:
+        stream = client.request(b"")
+        await until(lambda: bool(client.of(h2.events.StreamReset, stream)) or bool(replica.requests))
+        assert bool(replica.requests) is not refused
+        assert len(router.dispatcher.clients) == 1
+        if not refused:
+            await client.finished(stream)
+            trailed = client.request(None)
+            client.h2.send_data(trailed, b"\0\0\0\0\0")
+            client.h2.send_headers(trailed, [(f"x{n}", "") for n in range(fields + 1)], end_stream=True)
+            client.flush()
+            await until(lambda: bool(client.of(h2.events.StreamReset, trailed)))
+
+
+async def test_how_much_waits_in_the_socket_is_the_files_to_say() -> None:
+    limits = RouterLimits(unread=65_536)
+    async with router_of(ScriptedReplica(), limits=limits) as router, raw_client(router.port) as client:
+        await client.finished(client.request(b""))
+        (connection,) = router.dispatcher.clients
+        assert connection.transport.get_write_buffer_limits()[1] == 65_536

@@ -26,6 +26,12 @@ from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lo
 SERVICE = "/inference.GRPCInferenceService/"
 
 
+def headers_of(path: str) -> list[tuple[str, str]]:
+    """A gRPC request's."""
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x")]
+    return [*pseudo, ("content-type", "application/grpc"), ("te", "trailers")]
+
+
 class Controller:
     """The control socket's one route; ``answer`` is a test's."""
 
@@ -270,3 +276,23 @@ async def test_a_secret_in_the_metadata_allows_changes_and_is_not_passed_on(tmp_
         own._management = Management()
         await load(authorization="Bearer the servers' own")
         assert controller.asked[-1].metadata == {"authorization": "Bearer the servers' own"}
+
+
+@pytest.mark.parametrize("rpc", ["TraceSetting", "LogSettings", "RepositoryModelLoad", "ModelReady"])
+@pytest.mark.parametrize("body", [None, b"", b"\0", b"\0\0\0\0\1", b"\1\0\0\0\0\0"])
+async def test_a_request_that_is_no_message_is_refused_in_words(
+    tmp_path: Path, rpc: str, body: bytes | None
+) -> None:
+    """``None``: its headers are all of it."""
+    async with fleet_of(tmp_path, ScriptedReplica()) as (router, _), raw_client(router.port) as client:
+        if body is None:
+            stream = client.h2.get_next_available_stream_id()
+            client.h2.send_headers(stream, headers_of(SERVICE + rpc), end_stream=True)
+        else:
+            stream = client.request(None, path=SERVICE + rpc)
+            client.h2.send_data(stream, body, end_stream=True)
+        client.flush()
+        status, words = await client.finished(stream)
+        assert (status, "a unary request has one message" in words) == (13, True)
+        assert len(router.dispatcher.clients) == 1
+        assert router.scripted[0].requests == []

@@ -1,13 +1,15 @@
-"""Which of a replica's connections a call takes."""
+"""Which of a replica's connections a call takes, and how they are kept alive."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from router_parts import Request, Router, ScriptedReplica, message, raw_client, until
+from router_parts import Request, Router, ScriptedReplica, message, raw_client, router_of, until
 
 from tritonfleet.http2 import frames
 from tritonfleet.router.dispatch import Dispatcher
+from tritonfleet.router.replica import USER_TIMEOUT_MS
 
 LARGE = 100_000
 
@@ -129,3 +131,11 @@ async def test_who_greets_and_breaks_the_protocol_leaves_no_dead_connection_behi
         await found.close()
         server.close()
         await server.wait_closed()
+
+
+async def test_a_replica_whose_host_is_gone_is_not_waited_for() -> None:
+    """Triton allows one PING in five minutes, so the kernel watches what it has not confirmed."""
+    async with router_of(ScriptedReplica()) as router:
+        (connection,) = router.dispatcher.replicas["m-0.1"].connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS

@@ -14,6 +14,7 @@ from tritonfleet.cli.doctor.facts import (
     ServerFacts,
 )
 from tritonfleet.cli.waiting import HOPELESS_AFTER
+from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
 from tritonfleet.core.reconcile import BROKEN
@@ -24,8 +25,6 @@ OLDEST_PYTHON = (3, 11)
 EMBEDDED_PYTHONS = ((3, 11), (3, 12))  # for which the wheel's Triton has a Python backend, with numpy 1
 SHM_EACH = 64 << 20  # bytes a Python model instance may take of /dev/shm before its tensors
 FEW_FILES = 4096
-DAY_S = 86400.0
-EXPIRES_SOON_S = 14 * DAY_S
 LITTLE_DISK = 512 << 20
 SHM = "/dev/shm"  # noqa: S108 # where POSIX shared memory is on Linux
 NO_CONTAINER = "no container of this fleet runs on a GPU"
@@ -72,7 +71,6 @@ def checks(facts: Facts) -> list[Check]:
     return [
         *_host(facts.host, containers=containers),
         *_file(file),
-        *_certificates(file),
         *_pools(file),
         _server(facts.server, facts.host, needed=file.there and not file.error and not containers),
         *_docker(facts.docker, file, facts.gpu, needed=containers),
@@ -80,6 +78,7 @@ def checks(facts: Facts) -> list[Check]:
         _devices(file),
         *_probes(facts),
         *_addresses(facts),
+        *_certificates(file),
         *_fleet(facts.fleet, facts.version),
     ]
 
@@ -140,27 +139,6 @@ def _file(file: FileFacts) -> Iterator[Check]:
         yield failed("fleet file", file.error, "correct it; `tritonfleet validate` checks it again")
     else:
         yield ok("fleet file", f"{file.path}: fleet {file.fleet}, driver {file.driver}")
-
-
-def _certificates(file: FileFacts) -> Iterator[Check]:
-    """Expiry only: what does not fit together is an error of the file."""
-    name, bad = "certificates", False
-    for one in file.certificates:
-        if one.left_s is None or one.left_s > EXPIRES_SOON_S:
-            continue
-        bad, days = True, int(one.left_s / DAY_S)
-        fix = f"renew {one.path}: " + (
-            "new connections use it at once" if one.key.startswith("router") else "see docs/security.md"
-        )
-        if one.left_s <= 0:
-            yield failed(name, f"{one.key} has expired", fix)
-        else:
-            yield warning(name, f"{one.key} expires in {days} days", fix)
-    known = [one for one in file.certificates if one.left_s is not None]
-    if known and not bad:
-        first = min(known, key=lambda one: one.left_s or 0.0)
-        days = int((first.left_s or 0.0) / DAY_S)
-        yield ok(name, f"{len(known)} of TLS; {first.key} expires first, in {days} days")
 
 
 def _pools(file: FileFacts) -> Iterator[Check]:
@@ -317,6 +295,19 @@ def _addresses(facts: Facts) -> Iterator[Check]:
             yield failed(one.key, f"{one.address} is taken by another program", fix)
         else:
             yield failed(one.key, f"{one.address}: {one.error}", f"an address of this host: change {one.key}")
+
+
+def _certificates(file: FileFacts) -> Iterator[Check]:
+    for one in file.certificates:
+        found, state = described(one, file.at), validity(one, file.at)
+        if state is Validity.GOOD:
+            yield ok("certificate", found)
+            continue
+        used = "new connections use it"
+        if one.use.endswith(".triton.tls.cert"):
+            used += ", replicas from their next launch (tritonfleet restart REPLICA)"
+        fix = f"put a new one there: {used}"
+        yield (warning if state is Validity.ENDING else failed)("certificate", found, fix)
 
 
 def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:

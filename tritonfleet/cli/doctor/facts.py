@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tritonfleet.core.certificates import Certificate
 from tritonfleet.core.model import Device, DeviceReading
 from tritonfleet.core.wire import FleetSnapshot
 from tritonfleet.drivers.docker_facts import DockerFacts
@@ -61,16 +62,6 @@ class AddressFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateFacts:
-    """A PEM file of the fleet file's TLS. ``left_s``: how long it is good for; of authorities the one that is
-    so longest; None where that cannot be read."""
-
-    key: str
-    path: str
-    left_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class PoolFacts:
     name: str
     folder: str
@@ -81,7 +72,8 @@ class PoolFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """``error``: all that is wrong with it. ``devices``, ``lacking``: as file and host together say."""
+    """``error``: all that is wrong with it. ``devices``, ``lacking``: as file and host together say.
+    ``certificates`` as they were ``at`` that time, in epoch seconds."""
 
     path: str
     there: bool = True
@@ -94,7 +86,8 @@ class FileFacts:
     lacking: str = ""
     pools: tuple[PoolFacts, ...] = ()
     addresses: tuple[AddressFacts, ...] = ()
-    certificates: tuple[CertificateFacts, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from tritonfleet.cli import fleet
 from tritonfleet.cli.client import UnreachableError
 from tritonfleet.cli.doctor.facts import (
     AddressFacts,
-    CertificateFacts,
     FileFacts,
     FleetFacts,
     GpuFacts,
@@ -29,8 +28,8 @@ from tritonfleet.cli.doctor.facts import (
 from tritonfleet.cli.exits import CliError
 from tritonfleet.cli.terminal import Settings
 from tritonfleet.cli.up import left_behind
+from tritonfleet.config.certificates import read_certificates
 from tritonfleet.controller.paths import FleetPaths, state_home
-from tritonfleet.core.certificates import BEGIN, END, ends
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import lacking
 from tritonfleet.drivers import choose, docker_facts, gpu_facts
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
 SHM = Path("/dev/shm")  # noqa: S108 # where POSIX shared memory is on Linux
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 RUN_S, ANSWER_S = 20.0, 3.0
 
 
@@ -166,22 +166,9 @@ def file(settings: Settings, environ: Mapping[str, str], backends: frozenset[str
         lacking=missing,
         pools=tuple(_pool(name, pool, None if containers else backends) for name, pool in spec.pools.items()),
         addresses=tuple(_address(key, address) for key, address in listens.items() if address is not None),
-        certificates=tuple(_certificates(spec)),
+        certificates=read_certificates(spec),
+        at=time(),
     )
-
-
-def _certificates(spec: "FleetSpec") -> Iterator[CertificateFacts]:
-    now = time()
-    parts: dict[str, object] = {"router.tls": spec.router.tls}
-    parts |= {f"pools.{name}.triton.tls": pool.triton.tls for name, pool in spec.pools.items()}
-    for where, part in parts.items():
-        for key in ("cert", "client_ca", "ca", "client_cert"):
-            path = getattr(part, key, None)
-            if path is not None:
-                good = ends(Path(path).read_text(errors="replace"))
-                one = max if key.endswith("ca") else min  # any authority will do; of a chain all are needed
-                left = one(good) - now if good else None
-                yield CertificateFacts(f"{where}.{key}", path, left)
 
 
 def _pool(name: str, pool: "PoolSpec", backends: frozenset[str] | None) -> PoolFacts:
