@@ -130,8 +130,8 @@ def _scrolled(lines: Sequence[Text], height: int, view: View, selectable: bool) 
 
 def _header(board: Board, view: View) -> list[Text]:
     snapshot = board.snapshot
-    running = sum(worker.running for worker in snapshot.router.workers)
-    workers = len(snapshot.router.workers)
+    wanted = [worker for worker in snapshot.router.workers if not worker.leaving]
+    running, workers = sum(worker.running for worker in wanted), len(wanted)
     first = Text().append(snapshot.fleet, "bold").append(f"  {snapshot.router.address}")
     first.append(f"  {running}/{workers} workers", "" if running == workers else BROKEN)
     counts = [replica.in_flight for replica in snapshot.replicas if replica.state.serving]

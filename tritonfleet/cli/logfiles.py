@@ -13,11 +13,12 @@ from time import sleep
 TAIL_BYTES = 1 << 20  # as much of a file's end as is read for its last lines
 FOLLOW_INTERVAL_S = 0.2
 EXCERPT_LINES = 20
+TABLE = ("|", "+-")  # Triton's lists of its options and models
 LINE_LIMIT = 500  # characters of one excerpt line: Triton prints whole tracebacks in one
 
 # Triton logs as glog does: a severity letter, month and day, a clock.
 _GLOG = re.compile(r"^([IWEF])\d{4} \d\d:\d\d:\d\d")
-_GLOG_HEAD = re.compile(r"^[IWEF]\d{4} [\d:.]+ \d+ ")
+_HEAD = re.compile(r"^(?:[IWEF]\d{4} [\d:.]+ \d+|\d{4}-\d\d-\d\d [\d:,]+) ")  # Triton's, and our own
 # What Triton says with severity E on any machine without a GPU, and then works.
 _HARMLESS = re.compile(r"CudaDriverHelper has not been initialized")
 _PLAIN_ERROR = re.compile(r"^(error:|Error|ERROR|\w*Error:|Traceback|.* (ERROR|CRITICAL) )")
@@ -76,8 +77,8 @@ def what_went_wrong(lines: list[str], limit: int = EXCERPT_LINES) -> tuple[str, 
     Repeats of the same error (one per attempt to start) are shown once, the newest.
     """
     unique: dict[str, str] = {}
-    for line in _errors(lines) or [line for line in lines if line.strip()]:
-        key = _GLOG_HEAD.sub("", line)
+    for line in _errors(lines) or [line for line in lines if line.strip() and not line.startswith(TABLE)]:
+        key = _HEAD.sub("", line)
         unique.pop(key, None)
         unique[key] = line
     cut = (line if len(line) <= LINE_LIMIT else line[:LINE_LIMIT] + " …" for line in unique.values())

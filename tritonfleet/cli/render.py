@@ -10,7 +10,8 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from tritonfleet.cli.layout import Cell, Column, Row, table
+from tritonfleet.cli.layout import Cell, Column, Row, table, wrapped
+from tritonfleet.cli.waiting import HOPELESS_AFTER
 from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.wire import (
     DeviceInfo,
@@ -21,6 +22,7 @@ from tritonfleet.core.wire import (
     Replica,
     ReplicaState,
     RouterInfo,
+    WorkerInfo,
 )
 
 STALE_S = 15.0  # a reading older than this is marked: the replica does not answer
@@ -132,16 +134,18 @@ def header(snapshot: FleetSnapshot, width: int | None = None) -> Text:
 
 
 def _workers(router: RouterInfo) -> Text:
-    running = sum(worker.running for worker in router.workers)
+    wanted = [worker for worker in router.workers if not worker.leaving]
+    running, leaving = sum(worker.running for worker in wanted), len(router.workers) - len(wanted)
     rate = sum(worker.request_rate for worker in router.workers if worker.running)
-    text = f"({running} of {len(router.workers)} workers, {rate:.1f} req/s)"
-    return Text(text, "" if running == len(router.workers) else BROKEN)
+    more = f", {leaving} more finish{'es its' if leaving == 1 else ' their'} calls" if leaving else ""
+    text = f"({running} of {len(wanted)} workers{more}, {rate:.1f} req/s)"
+    return Text(text, "" if running == len(wanted) else BROKEN)
 
 
 def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False) -> Text:
     """The whole of ``ps``: one line of fleet, pools, replicas, and with ``wide`` Triton's statistics."""
     parts = [header(snapshot, width), pools(snapshot, width)]
-    parts[0] = Text("\n").join([parts[0], *complaints(snapshot)])
+    parts[0] = Text("\n").join([parts[0], *complaints(snapshot, width)])
     if any(device.set_aside for device in snapshot.devices):
         parts.append(devices_set_aside(snapshot, width))
     if snapshot.replicas:
@@ -153,14 +157,19 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
     return Text("\n\n").join(parts)
 
 
-def complaints(snapshot: FleetSnapshot) -> list[Text]:
-    """What is wrong with the fleet itself, a line each."""
-    dead = [worker for worker in snapshot.router.workers if not worker.running]
+def complaints(snapshot: FleetSnapshot, width: int | None = None) -> list[Text]:
+    """What is wrong with the fleet itself."""
+    dead = [one for one in snapshot.router.workers if not one.running or one.short_lives >= HOPELESS_AFTER]
     ends = [one for one in snapshot.certificates if validity(one, snapshot.at) is not Validity.GOOD]
     return [
-        *(Text(f"router worker {w.index}: {w.reason or 'not running'}", BROKEN) for w in dead),
+        *(line for worker in dead for line in _dead(worker, width)),
         *(Text(described(one, snapshot.at), BROKEN) for one in ends),
     ]
+
+
+def _dead(worker: WorkerInfo, width: int | None) -> list[Text]:
+    head = Text(f"router worker {worker.index}: ", BROKEN)
+    return wrapped(head, worker.reason or "not running", width, BROKEN)
 
 
 def pools(snapshot: FleetSnapshot, width: int | None = None) -> Text:

@@ -18,7 +18,7 @@ from tritonfleet.cli.preview import show_plan, wishes
 from tritonfleet.cli.terminal import Progress, Settings, say, say_error, say_verbose, show
 from tritonfleet.cli.waiting import settled
 from tritonfleet.core.rollout import Revision, last_asked
-from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica
+from tritonfleet.core.wire import ApplyRequest, DownRequest, FleetSnapshot, Replica, WorkerInfo
 from tritonfleet.drivers.spawn import ProcessIdentity, alive, identify
 
 POLL_S = 0.2
@@ -102,8 +102,9 @@ def wait_settled(
     *,
     rollout: bool = False,
 ) -> FleetSnapshot:
-    """Until every pool has its size ready. Raises CliError: a replica in crash_loop (1), time over (3); with
-    ``rollout``, also when what the fleet was last asked to be has been rolled back (1)."""
+    """Until every pool has its size ready. Raises CliError: a replica in crash_loop or a router worker that
+    does not stay up (1), time over (3); with ``rollout``, also when what the fleet was last asked to be has
+    been rolled back (1)."""
     deadline = monotonic() + timeout_s
     with Progress(settings) as progress:
         while True:
@@ -114,6 +115,8 @@ def wait_settled(
                 raise rolled_back_error(target, asked)
             if verdict.broken:
                 raise broken_error(target, verdict.broken[0])
+            if verdict.broken_workers:
+                raise broken_worker_error(target, verdict.broken_workers[0])
             if verdict.done:
                 return snapshot
             if monotonic() > deadline:
@@ -133,6 +136,18 @@ def broken_error(target: fleet.Target, replica: Replica) -> CliError:
         f"{replica.id} is in {replica.state}: {replica.reason}",
         hint=f"the whole log: tritonfleet logs {replica.id} ({path})\n"
         "once the cause is mended: tritonfleet restart " + replica.id,
+        details=what_went_wrong(last_lines(path, 400)),
+    )
+
+
+def broken_worker_error(target: fleet.Target, worker: WorkerInfo) -> CliError:
+    """The failure of a router worker that ends as soon as it is started."""
+    path = target.paths.logs / f"router-{worker.index}.log"
+    return CliError(
+        ExitCode.FAILED,
+        f"router worker {worker.index} fails again and again: {worker.reason or 'it ends at once'}",
+        hint=f"the whole log: tritonfleet logs router ({path})\n"
+        "once the cause is mended, it starts by itself; after a change of the fleet file: tritonfleet up",
         details=what_went_wrong(last_lines(path, 400)),
     )
 

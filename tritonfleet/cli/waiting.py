@@ -3,16 +3,19 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tritonfleet.core.wire import FleetSnapshot, PoolSnapshot, Replica, ReplicaState
+from tritonfleet.core.wire import FleetSnapshot, PoolSnapshot, Replica, ReplicaState, WorkerInfo
+
+HOPELESS_AFTER = 3  # lives of a router worker that end at once, in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``waiting_for`` is empty when everything awaited has come. ``broken`` are replicas for which
-    waiting is no use: they fail again and again."""
+    """``waiting_for`` is empty when everything awaited has come. ``broken`` are replicas, ``broken_workers``
+    the router's workers, for which waiting is no use: they fail again and again."""
 
     waiting_for: str = ""
     broken: tuple[Replica, ...] = ()
+    broken_workers: tuple[WorkerInfo, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -41,7 +44,8 @@ def settled(snapshot: FleetSnapshot, pools: Collection[str] | None = None) -> Ve
             for worker in snapshot.router.workers
             if worker.table_revision < snapshot.table_revision
         ]
-    return Verdict("; ".join(awaited), broken)
+    workers = tuple(one for one in snapshot.router.workers if one.short_lives >= HOPELESS_AFTER)
+    return Verdict("; ".join(awaited), broken, workers)
 
 
 def _pool_awaits(snapshot: FleetSnapshot, pool: PoolSnapshot) -> str:

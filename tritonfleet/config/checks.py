@@ -9,10 +9,14 @@ from tritonfleet.config.pool_spec import ReplicasSpec
 from tritonfleet.config.source import Source
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import CpuSlots
+from tritonfleet.config.units import format_size
 from tritonfleet.core.managers import CERTIFICATE, TOKEN
+from tritonfleet.core.tls_files import misfit, no_authorities
 
 STDOUT = "stdout"  # of router.access_log.path: no file
 TLS_FILES = ("cert", "key", "client_ca")
+CERTIFICATES_WITH_KEYS = (("cert", "key"), ("client_cert", "client_key"))
+AUTHORITIES = ("client_ca", "ca")
 REPLICA_TLS_FILES = ("cert", "key", "ca", "client_cert", "client_key")
 
 
@@ -49,7 +53,34 @@ def certificates(source: Source) -> list[ConfigProblem]:
     for where, file, hint in files:
         if isinstance(file, str) and file and (why := _unreadable(file)):
             problems.append(source.problem(where, f"{file} {why}", hint=hint))
-    return problems
+    return problems or list(_unfit(source))
+
+
+def _unfit(source: Source) -> Iterator[ConfigProblem]:
+    """What OpenSSL cannot use of the files that can be read."""
+    for where, tls in tls_sections(source.value):
+        for cert, key in CERTIFICATES_WITH_KEYS:
+            shown, secret = tls.get(cert), tls.get(key)
+            if not (isinstance(shown, str) and shown and isinstance(secret, str) and secret):
+                continue
+            if why := misfit(shown, secret):
+                hint = "the two files of one certificate, PEM, the key without a pass phrase"
+                yield source.problem((*where, key), f"{secret} with {shown}: {why}", hint=hint)
+        for key in AUTHORITIES:
+            file = tls.get(key)
+            if isinstance(file, str) and file and (why := no_authorities(file)):
+                yield source.problem(
+                    (*where, key), f"{file}: {why}", hint="name a PEM file with certificates"
+                )
+
+
+def tls_sections(value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """``router.tls`` and every ``triton.tls`` of a file's raw values, with where they stand."""
+    router = value.get("router")
+    if isinstance(router, dict) and isinstance(tls := router.get("tls"), dict):
+        yield ("router", "tls"), tls
+    for name, tls in replica_tls(value):
+        yield ("pools", name, "triton", "tls"), tls
 
 
 def replica_tls(value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,11 +179,31 @@ def _device_count(spec: FleetSpec) -> int:
 def together(spec: FleetSpec, source: Source) -> list[ConfigProblem]:
     """What single fields of a file, each valid by itself, get wrong together."""
     problems = [*_devices(spec, source), *_images(spec, source), *_managers(spec, source)]
+    problems += _limits(spec, source)
     for name, pool in spec.pools.items():
         if pool.restart.backoff > pool.restart.max_backoff:
             message = f"longer than max_backoff, which is {pool.restart.max_backoff:g} s"
             problems.append(source.problem(("pools", name, "restart", "backoff"), message))
     return problems
+
+
+def _limits(spec: FleetSpec, source: Source) -> Iterator[ConfigProblem]:
+    """What one client may, against what all of a worker together may."""
+    limits = spec.router.limits
+    for kind in ("held", "kept"):
+        one, every = f"{kind}_by_connection", f"{kind}_by_all"
+        given, most = getattr(limits, one), getattr(limits, every)
+        if given <= most:
+            continue
+        allowed, together = format_size(given), format_size(most)
+        if one in limits.model_fields_set:
+            message = f"{allowed} is more than all clients together may: {every} is {together}"
+            yield source.problem(("router", "limits", one), message, hint=f"raise {every}, or lower this")
+        else:
+            message = f"{together} is less than {one}, which is {allowed}"
+            yield source.problem(
+                ("router", "limits", every), message, hint=f"add `{one}: {together}`, or less"
+            )
 
 
 def _managers(spec: FleetSpec, source: Source) -> list[ConfigProblem]:

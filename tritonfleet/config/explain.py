@@ -10,6 +10,7 @@ from tritonfleet.config.errors import ConfigProblem, did_you_mean, shown
 from tritonfleet.config.source import Path, Source, dotted
 from tritonfleet.config.spec import FleetSpec
 from tritonfleet.config.spec_types import Address, Part
+from tritonfleet.config.units import format_size
 
 
 def explain(error: ValidationError, source: Source) -> list[ConfigProblem]:
@@ -61,6 +62,8 @@ def _problem(source: Source, detail: Mapping[str, Any]) -> ConfigProblem:
     if kind in ("less_than_equal", "greater_than_equal"):
         bound = "most" if kind == "less_than_equal" else "least"
         (limit,) = detail["ctx"].values()
+        if path[:2] == ("router", "limits") and limit and limit % 1024 == 0:  # the bounds of sizes are such
+            limit = format_size(limit)
         return source.problem(path, f"must be at {bound} {limit}, not {shown(given)}")
     message = detail["msg"].removeprefix("Input ")
     return source.problem(path, f"{message[:1].lower()}{message[1:]}, not {shown(given)}")

@@ -46,9 +46,9 @@ class LimitsSpec(Part):
     kept_by_all: Size = Field(default=_FIGURES.kept_by_all, ge=1 << 20, le=1 << 40)
     """The same for all clients of a router worker. What is more is not sent again."""
     greeting_timeout: Duration = _FIGURES.greeting_s
-    """How long it may take to say what HTTP/2 begins with, and to end a header block."""
+    """How long it may take to say what HTTP/2 begins with, and to end a header block, in steps of 1s."""
     stalled_timeout: Duration = _FIGURES.stalled_s
-    """How long it may take nothing of an answer that waits for it."""
+    """How long it may take nothing of an answer that waits for it, in steps of 1s."""
 
     def figures(self) -> RouterLimits:
         """The same as the router takes it."""

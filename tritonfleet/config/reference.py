@@ -99,7 +99,8 @@ def _rows() -> Iterator[str]:
         if not field.description:
             continue  # a part: its keys follow
         meaning = field.description.replace("\n", " ").replace("|", r"\|")
-        yield f"| `{'.'.join(map(str, path))}` | {_type(schema)} | {_default(field, schema)} | {meaning} |\n"
+        kind = _type(schema) + _bounds(field, schema)
+        yield f"| `{'.'.join(map(str, path))}` | {kind} | {_default(field, schema)} | {meaning} |\n"
 
 
 def _field(path: tuple[str | int, ...]) -> tuple[FieldInfo, dict[str, Any]]:
@@ -110,6 +111,16 @@ def _field(path: tuple[str | int, ...]) -> tuple[FieldInfo, dict[str, Any]]:
         model = PoolSpec if part in ("pools", POOL) else part_of(model.model_fields[part].annotation)
     properties = fleet_schema() if model is FleetSpec else definitions[model.__name__]
     return model.model_fields[path[-1]], properties["properties"][path[-1]]
+
+
+def _bounds(field: FieldInfo, schema: dict[str, Any]) -> str:
+    """Of a size, whose schema is its spelling."""
+    if _type(schema) != "size":
+        return ""
+    found = {type(one).__name__: one for one in field.metadata}
+    if "Ge" not in found or "Le" not in found:
+        return ""
+    return f", {format_size(found['Ge'].ge)} to {format_size(found['Le'].le)}"
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -24,9 +24,11 @@ from tritonfleet.core.lifecycle import (
     while_serving,
 )
 from tritonfleet.core.model import Device, ExitStatus, ReplicaState
+from tritonfleet.core.replica_tls import NO_ANSWER
 from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters
+from tritonfleet.core.tls_files import misfit
 from tritonfleet.drivers import container_settings, server_tls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.triton.client import ReplicaClient
@@ -87,6 +89,13 @@ class Lives:
         )  # fmt: skip
         if slot.clearing is not None:  # the device may be full until the failed process is gone
             await asyncio.gather(slot.clearing, return_exceptions=True)
+        tls = spec.tls
+        if tls is not None and (why := misfit(tls.cert, tls.key)) and slot.state is ReplicaState.STARTING:
+            # Replaced by files that no server takes. Others serve with the old ones, on other devices, and so
+            # this one's would be blamed for what Triton makes of it: "Socket already in use".
+            what = f"triton.tls: {tls.key} with {tls.cert}: {why} (replace both files)"
+            self.failed(slot, "replica.failed", what, by_device=False)
+            return
         try:
             instance = await self._fleet.driver.start(spec)
         except DriverError as error:
@@ -165,7 +174,8 @@ class Lives:
             return
         if step.state is ReplicaState.FAILED:
             hopeless = slot.state is not ReplicaState.READY  # the time to get ready is over
-            self.failed(slot, "replica.unhealthy", step.reason, hopeless=hopeless)
+            by_device = not probe.error.startswith(NO_ANSWER)  # that is the certificate's doing
+            self.failed(slot, "replica.unhealthy", step.reason, by_device=by_device, hopeless=hopeless)
         elif step.state is ReplicaState.READY:
             self._loaded(slot, step.reason, now)
         else:

@@ -5,6 +5,7 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import time
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.core.model import ExitStatus
 from tritonfleet.core.wire import WorkerInfo
 from tritonfleet.drivers import spawn
+from tritonfleet.drivers.logs import last_error
 
 EXIT_CANNOT_LISTEN = 98
 SHORT_LIFE_S = 5.0  # a worker that ends sooner is restarted with growing delays
@@ -72,6 +74,7 @@ class _Worker:
     saved: SavedWorker | None = None
     running: bool = False
     reason: str = ""
+    short_lives: int = 0  # in a row
     leaving: bool = False  # another has taken its place: it finishes its calls and is not started again
 
 
@@ -151,20 +154,23 @@ class RouterWorkers:
                 return
             lived = time() - record.started_at
             delay = 0.0 if lived > SHORT_LIFE_S else min(max(delay * 2, FIRST_DELAY_S), LAST_DELAY_S)
+            worker.short_lives = worker.short_lives + 1 if delay else 0
             if not self._stopping:
                 self._tell_exit(worker, ended, delay)
 
     def _tell_exit(self, worker: _Worker, ended: spawn.ProcessExit, delay: float) -> None:
         how = str(ExitStatus(time(), ended.code, ended.signal))
         when = f"starting again in {delay:g} s" if delay else "starting again at once"
-        worker.reason = f"worker {worker.index} (pid {_pid(worker)}) {how}; {when}"
         if ended.code == EXIT_CANNOT_LISTEN:
-            worker.reason += f": {self._spec.listen} is taken by another program"
-        self._journal.add("router.exited", "router", worker.reason, worker=worker.index)
+            how += f": {self._spec.listen} is taken by another program"
+        elif ended.code and (said := last_error(self._log(worker))):
+            how += f": {said}"
+        worker.reason = f"pid {_pid(worker)} {how}; {when}"
+        said = f"worker {worker.index} (pid {_pid(worker)}) {how}; {when}"
+        self._journal.add("router.exited", "router", said, worker=worker.index)
 
     async def _spawn(self, worker: _Worker) -> bool:
         command = self._command(worker.index)
-        log = self._paths.logs / f"router-{worker.index}.log"
         try:
             joins = any(other.running for other in self._workers)
             environ = {
@@ -172,19 +178,23 @@ class RouterWorkers:
                 **markers(self._fleet, self._paths),
                 "TRITONFLEET_JOINS": "1" if joins else "0",
             }
-            identity = await spawn.spawn(command, environ, log)
+            identity = await spawn.spawn(command, environ, self._log(worker))
         except OSError as error:
-            worker.reason = f"worker {worker.index} cannot be started: {error}"
-            self._journal.add("router.exited", "router", worker.reason, worker=worker.index)
+            worker.reason = f"cannot be started: {error}"
+            said = f"worker {worker.index} {worker.reason}"
+            self._journal.add("router.exited", "router", said, worker=worker.index)
             return False
         restarts = worker.saved.restarts + 1 if worker.saved is not None else 0
         worker.saved = SavedWorker(identity, command, time(), restarts)
-        worker.running, worker.reason = True, ""
+        worker.running, worker.reason = True, worker.reason if worker.short_lives else ""
         self._save()
         self._journal.add(
             "router.started", "router", f"worker {worker.index} on {self._spec.listen} (pid {identity.pid})"
         )
         return True
+
+    def _log(self, worker: _Worker) -> Path:
+        return self._paths.logs / f"router-{worker.index}.log"
 
     def _save(self) -> None:
         known = {str(worker.index): worker.saved for worker in self._workers if worker.saved is not None}
@@ -230,10 +240,10 @@ class RouterWorkers:
                 while worker.running and not self._serves(worker):  # noqa: ASYNC110 # told by two sides
                     await asyncio.sleep(TAKE_OVER_LOOK_S)
         except TimeoutError:
-            worker.reason = f"worker {worker.index} did not report within {TAKE_OVER_S:g} s"
+            worker.reason = f"it did not report within {TAKE_OVER_S:g} s"
         if worker.running and self._serves(worker):
             return True
-        why = worker.reason or f"worker {worker.index} ended"
+        why = f"worker {worker.index}: {worker.reason or 'it ended'}"
         self._journal.add("router.failed", "router", f"the replacement is given up, the workers stay: {why}")
         worker.leaving = True
         if worker.saved is not None and worker.running:
@@ -250,7 +260,7 @@ class RouterWorkers:
 
     async def _end(self, worker: _Worker) -> None:
         worker.leaving = True
-        worker.reason = f"worker {worker.index} finishes its calls and ends"
+        worker.reason = "it finishes its calls and ends"
         if worker.running and worker.saved is not None:
             await spawn.terminate(worker.saved.identity, self._spec.drain_timeout + DRAIN_MARGIN_S)
         elif worker in self._workers:
@@ -280,13 +290,16 @@ class RouterWorkers:
 
     def _info(self, worker: _Worker, now: float) -> WorkerInfo:
         report = self._telemetry.of(worker.index)
+        stays = worker.running and _age_s(worker) >= SHORT_LIFE_S and not worker.leaving
         info = WorkerInfo(
             worker.index,
             worker.saved.identity.pid if worker.saved else 0,
             worker.saved.started_at if worker.saved else 0.0,
             worker.running,
             worker.saved.restarts if worker.saved else 0,
-            reason=worker.reason,
+            reason="" if stays else worker.reason,
+            short_lives=0 if stays else worker.short_lives,
+            leaving=worker.leaving,
         )
         if report is None:
             return info
@@ -302,6 +315,10 @@ class RouterWorkers:
 
 def _pid(worker: _Worker) -> int:
     return worker.saved.identity.pid if worker.saved is not None else 0
+
+
+def _age_s(worker: _Worker) -> float:
+    return time() - worker.saved.started_at if worker.saved is not None else 0.0
 
 
 def check_address(address: Address) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+GUESS_S = 0.01  # for a request of which nothing is known
 MEMORY = 32  # samples after which an old one has lost 1 − 1/e of its weight
 OUTLIER = 8.0  # one sample counts for at most so many times what its bucket has seen on average
 STEEPEST = 2.0  # elasticity beyond the known sizes: time grows at most with the square of the size
@@ -56,7 +57,7 @@ class CostModel:
 
     __slots__ = ("_curve", "_learned", "_sizes", "_times", "_weights", "prior_s")
 
-    def __init__(self, prior_s: float = 0.01) -> None:
+    def __init__(self, prior_s: float = GUESS_S) -> None:
         self.prior_s = prior_s
         """Seconds, whatever the size, until something was learned: Triton's mean compute time per request
         where it is known. Set it freely; it stops mattering with the first sample."""
@@ -70,6 +71,12 @@ class CostModel:
     def learned(self) -> int:
         """How many requests it has learned from."""
         return self._learned
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether estimates rest on next to nothing: few requests were seen, and nobody has set ``prior_s``.
+        They are good enough to choose a replica, and not to refuse anybody."""
+        return self._learned < KNOWN_FROM and self.prior_s == GUESS_S
 
     def estimate(self, size_bytes: int) -> float:
         """Seconds that a replica is expected to spend on a request of ``size_bytes`` (≥ 0)."""

@@ -247,10 +247,12 @@ def refusal(
     """
     if len(queue) >= queue.capacity:
         drained_s = expected_wait_s(queue.work_s, replicas)
+        known = 0.0 < drained_s < inf  # 0: of requests of which nothing is known yet
+        work = f", about {_seconds(drained_s)} of work" if drained_s else ""
         return Refusal(
             f"model '{model}': the router's queue is full, {len(queue)} requests wait for "
-            f"{_count(replicas)}, about {_seconds(drained_s)} of work",
-            0.1 if drained_s == inf else max(drained_s / max(len(queue), 1), 0.001),
+            f"{_count(replicas)}{work} (router.queue.max_requests)",
+            max(drained_s / max(len(queue), 1), 0.001) if known else 0.1,
         )
     wait_s = expected_wait_s(sent_out_s + queue.work_ahead_s(priority), replicas)
     if wait_s == inf or not hopeless(now, deadline, wait_s, cost_s):

@@ -5,6 +5,8 @@ All are paths of PEM files. They are read when a connection is made, so changed 
 
 from dataclasses import dataclass
 
+NO_ANSWER = "no answer by triton.tls"  # with this begins why one cannot be spoken to by these files
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTls:

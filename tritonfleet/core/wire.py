@@ -290,6 +290,8 @@ class WorkerInfo:
     requests_total: int = 0
     request_rate: float = 0.0
     reason: str = ""
+    short_lives: int = 0  # in a row, that is: it ends as soon as it is started
+    leaving: bool = False  # another has taken its place, and it finishes its calls
 
 
 @dataclass(frozen=True, slots=True)

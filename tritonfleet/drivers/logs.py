@@ -22,6 +22,9 @@ _FAILED = "UNAVAILABLE: "
 _GLOG_ERROR = re.compile(r'^[EF]\d{4} [\d:.]+ +\d+ (?:\S+\] +)?"?(.*?)"?$')
 _STUB_ERROR = re.compile(r"Failed to (?:pre)?initialize Python stub: (.*?)\"?$")  # logged as information
 _PLAIN_ERROR = re.compile(r"^(?:error:|\S*tritonserver:) (.*)$")
+_OUR_ERROR = re.compile(
+    r"^(?:[\d-]+ [\d:,]+ (?:ERROR|CRITICAL) (?P<logged>.*)|(?P<raised>[\w.]*(?:Error|Exception)\b.*))$"
+)
 _NOISE = frozenset({"CudaDriverHelper has not been initialized."})  # on every host without a GPU
 
 
@@ -161,6 +164,18 @@ def error_detail(path: Path, instance: str) -> str:
     plain = dict.fromkeys(match[1] for line in lines if (match := _PLAIN_ERROR.match(line)))
     detail = "; ".join(_failed_models(lines) or said[-3:] or list(plain))
     return detail if len(detail) <= DETAIL_LIMIT else detail[: DETAIL_LIMIT - 2] + " …"
+
+
+def last_error(path: Path) -> str:
+    """What the last line of a program of ours says, if that is an error or an exception's end; else ""."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - CHUNK))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = _OUR_ERROR.match(lines[-1]) if lines else None
+    return (found["logged"] or found["raised"])[:DETAIL_LIMIT] if found else ""
 
 
 def _failed_models(lines: list[str]) -> list[str]:

@@ -205,14 +205,17 @@ async def _leave(
     sock: socket.socket,
     server: asyncio.AbstractServer | TlsListener,
 ) -> None:
-    log.info("draining %d client connections, at most %g s", len(dispatcher.clients), arguments.drain_timeout)
+    count = len(dispatcher.clients)
+    clients = "1 client connection" if count == 1 else f"{count} client connections"
+    log.info("draining %s, at most %g s", clients, arguments.drain_timeout)
     let_nobody_in(sock)
     await empty_queue(sock)
     server.close()
     handshake_s = 0.0 if arguments.tls_cert is None else HANDSHAKE_S
     left = await Drain(dispatcher).run(arguments.drain_timeout, handshake_s)
     if left:
-        log.warning("%d calls were still running when the drain timeout ended", left)
+        what = "1 call was" if left == 1 else f"{left} calls were"
+        log.warning("%s still running when router.drain_timeout ended, and failed with UNAVAILABLE", what)
 
 
 def keep_freed_memory() -> None:

@@ -71,7 +71,8 @@ class ClientConnection(SocketConnection):
         earned, self._calls_seen = (calls - self._calls_seen) * CONTROL_FRAMES_PER_CALL, calls
         if not self._control_frames.take(self.dispatcher.loop.time(), earned):
             # The words by which gRPC clients learn to ping less often (gRFC A8).
-            why = "too_many_pings" if kind == frames.PING else "too many frames that move nothing"
+            nothing = "too many frames that move nothing (router.limits.control_frames)"
+            why = "too_many_pings" if kind == frames.PING else nothing
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, why)
 
     def pause_writing(self) -> None:
@@ -168,7 +169,7 @@ class ClientConnection(SocketConnection):
     def _count_reset(self, why: str) -> None:
         """A call that made us work for nothing, whoever reset it (CVE-2023-44487, CVE-2025-8671)."""
         if not self._resets.take(self.dispatcher.loop.time()):
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, why)
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"{why} (router.limits.resets)")
 
     def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
         call: Call = stream  # type: ignore[assignment] # every stream of this connection is a Call

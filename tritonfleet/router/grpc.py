@@ -150,7 +150,8 @@ class RequestInfo:
         text = ""
         if fields.size > most_metadata:
             status = Status.RESOURCE_EXHAUSTED
-            text = f"the metadata has {fields.size} bytes, at most {most_metadata} are taken"
+            most = f"at most {most_metadata} are taken (router.limits.metadata)"
+            text = f"the metadata has {fields.size} bytes, {most}"
         elif broken := [
             name for name, value in fields.items if name[-4:] == b"-bin" and not is_base64(value)
         ]:

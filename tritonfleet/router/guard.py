@@ -57,6 +57,8 @@ def refusal_of(management: Management, call: Call, body: bytes) -> tuple[Status,
         return None
     known_as = ", ".join(sorted(_names_of(call))[:MOST_TOLD])
     who = f"{peer} with a certificate of {known_as}" if known_as else peer
+    if management.has_secrets and call.fields.get(b"authorization") is not None:
+        who += f" {'and' if known_as else 'with'} that token"
     return Status.PERMISSION_DENIED, (
         f"{rpc_name(call.info.path)} changes the servers, which {who} may not: router.management in the "
         "fleet file says who may"

@@ -100,7 +100,9 @@ class Drain:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-        return self._give_up(f"the router ends, and the call was not over after {timeout_s:g} s")
+        return self._give_up(
+            f"the router ends, and the call was not over after {timeout_s:g} s (router.drain_timeout)"
+        )
 
     def _give_up(self, why: str) -> int:
         """End what still runs. Else it would end with the connections to the replicas, as if these were lost,

@@ -37,6 +37,10 @@ class Management:
             ip_network(one) for one in managers if not one.startswith((CERTIFICATE, TOKEN))
         )
 
+    @property
+    def has_secrets(self) -> bool:
+        return bool(self._secrets)
+
     def allows(
         self,
         path: bytes,

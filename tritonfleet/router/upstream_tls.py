@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.tls_files import no_pass_phrase
+
+CLOSE_NOTIFY_S = 0.2  # for the other side to answer ours: gRPC's C core waits for the connection's end
 
 
 class Secured(TypedDict, total=False):
@@ -14,6 +17,7 @@ class Secured(TypedDict, total=False):
 
     ssl: ssl.SSLContext
     server_hostname: str
+    ssl_shutdown_timeout: float
 
 
 def secured(tls: ReplicaTls | None) -> Secured:
@@ -31,9 +35,4 @@ def secured(tls: ReplicaTls | None) -> Secured:
     context.set_alpn_protocols(["h2"])
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key, no_pass_phrase)
-    return {"ssl": context, "server_hostname": tls.name}
-
-
-def no_pass_phrase() -> str:
-    """Instead of one: OpenSSL would ask for it at the terminal, and all calls would wait. Raises OSError."""
-    raise OSError("the key has a pass phrase")
+    return {"ssl": context, "server_hostname": tls.name, "ssl_shutdown_timeout": CLOSE_NOTIFY_S}

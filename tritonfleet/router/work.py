@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
-from tritonfleet.core.cost import CostModel
+from tritonfleet.core.cost import GUESS_S, CostModel
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.queue import WaitingQueue, refusal
 from tritonfleet.core.wire import RouterSettings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tritonfleet.router.replica import Replica
 
 PACE_FROM_S = 0.002  # what shorter requests take says more of the host's scheduler than of the replica
-PRIOR_S = 0.01  # what a request costs of which nobody knows anything
+PRIOR_S = GUESS_S  # what a request costs of which nobody knows anything
 MOST_STRANGERS = 64  # names of no model: they come from clients, and must not fill memory
 
 
@@ -132,6 +132,9 @@ class Work:
         queue.capacity = self.max_requests - (work.waiting - len(queue))
         priority = peek.peek_priority(peek.plain(call.held[0])) if call.held else 0
         deadline = call.deadline if call.deadline is not None else inf
+        guess = work.cost.is_guess
+        if guess:
+            cost_s = 0.0  # who comes later is not to be refused for it
         if call.queued_at is None:
             call.queued_at = now
             refused = refusal(
@@ -141,7 +144,7 @@ class Work:
                 sent_out_s=sum(replica.work_s for replica in candidates),
                 replicas=sum(1 / replica.pace for replica in candidates),
                 priority=priority,
-                deadline=deadline,
+                deadline=inf if guess else deadline,  # what was sent out is taken by a guess, too
                 cost_s=cost_s,
             )
             if refused is not None:
@@ -206,6 +209,7 @@ class Work:
             self._refuse(call, Status.DEADLINE_EXCEEDED, text, None)
             return
         waited = now - (now if call.queued_at is None else call.queued_at)
-        most = self.max_wait_s if waited < self.max_wait_s + 1.5 else round(waited)
-        text = f"model {model!r}: no replica had room within {most:g} s"
+        ours = waited < self.max_wait_s + 1.5  # else it waited for a pool to wake
+        most = f"{self.max_wait_s:g} s (router.queue.max_wait)" if ours else f"{waited:.0f} s"
+        text = f"model {model!r}: no replica had room within {most}"
         self._refuse(call, Status.UNAVAILABLE, text, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tritonclient.grpc import service_pb2
 
 from tritonfleet.core.answers import OK, UNAVAILABLE
 from tritonfleet.core.model import ModelStatus
-from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.replica_tls import NO_ANSWER, ReplicaTls
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.triton.statistics import counters_of
 
@@ -171,8 +172,15 @@ class TritonClient:
                 raise ProbeError(f"no answer within {timeout:g} s") from error
             if error.code() is grpc.StatusCode.UNAVAILABLE and self._tls is not None:
                 await self.close()  # the next channel reads the files anew: they may have been replaced
-                raise ProbeError(f"no answer by triton.tls: {error.details()}") from error
+                raise ProbeError(f"{NO_ANSWER}: {handshake_words(error.details() or '')}") from error
             raise ProbeError(f"{error.code().name}: {error.details()}") from error
+
+
+def handshake_words(details: str) -> str:
+    """gRPC's account of a handshake that failed, without its layers: "CERTIFICATE_VERIFY_FAILED: certificate
+    has expired". All of it where the reason is of another kind."""
+    found = re.search(r"OPENSSL_internal:(.+?)(?:: OK)?$", details)
+    return found[1] if found else details
 
 
 async def _greets(reader: asyncio.StreamReader) -> bool:

@@ -115,9 +115,9 @@ def docker(*values: object) -> Callable[[Facts], Facts]:
 
 
 def running(
-    shown: FleetSnapshot | None, *values: object, answer: str | None = ""
+    shown: FleetSnapshot | None, *values: object, answer: str | None = "", **more: object
 ) -> Callable[[Facts], Facts]:
-    fleet = FleetFacts("demo", shown, *values, answer=answer)  # type: ignore[arg-type]
+    fleet = FleetFacts("demo", shown, *values, answer=answer, **more)  # type: ignore[arg-type]
     return lambda facts: replace(facts, fleet=fleet)
 
 
@@ -231,6 +231,19 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
             running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
                 worker(running=False, reason="killed"),)))),
             "router", "failed", "worker 0: killed", "tritonfleet logs router",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
+                worker(reason="exited", short_lives=3),)))),
+            "router", "failed", "worker 0: exited", "tritonfleet logs router",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER), answer="", by_tls=True),
+            "clients", "ok", "answers by TLS, with the certificate of the file", "",
+        ),
+        (
+            running(snapshot(controller=CONTROLLER), answer=None, unasked="a certificate is wanted"),
+            "clients", "skipped", "a certificate is wanted", "",
         ),
         (running(snapshot(controller=CONTROLLER), answer="no"), "clients", "failed", "no", "logs router"),
     ],

@@ -110,6 +110,21 @@ def test_repeats_of_an_error_are_shown_once_the_newest() -> None:
     assert len(words) == 4
 
 
+def test_triton_s_list_of_options_is_no_part_of_an_excerpt() -> None:
+    said = [
+        "I1129 06:39:54.1 1 x.cc:1] options",
+        "+---+---+",
+        "| server_id | triton |",
+        "I1129 06:40:00.0 1 end",
+    ]
+    assert logfiles.what_went_wrong(said) == (said[0], said[-1])
+
+
+def test_our_own_errors_are_shown_once_too() -> None:
+    said = [f"2026-11-29 06:27:4{second},241 ERROR the certificate files do not fit" for second in range(3)]
+    assert logfiles.what_went_wrong(said) == (said[-1],)
+
+
 def test_a_log_without_errors_shows_its_end() -> None:
     assert logfiles.what_went_wrong(["a", "", "b"]) == ("a", "b")
     assert logfiles.what_went_wrong([]) == ()

@@ -75,6 +75,21 @@ def test_colour_is_blue_and_orange_never_red_or_green() -> None:
     assert not any(code in styles for code in ("\x1b[31m", "\x1b[32m", "\x1b[1;31m", "\x1b[1;32m"))
 
 
+def test_a_worker_that_ends_at_once_is_told_while_it_lives_and_one_that_leaves_is_apart() -> None:
+    looping = worker(
+        reason="pid 7 exited with code 2: " + "the certificate files do not fit " * 4, short_lives=3
+    )
+    shown = render.ps(snapshot(router=RouterInfo("a:1", "least_work", (looping,))), 80).plain.splitlines()
+    assert shown[2].startswith("router worker 0: pid 7 exited with code 2: the certificate files")
+    assert max(map(len, shown[:5])) <= 80
+    leaving = worker(index=1, leaving=True, reason="it finishes its calls and ends")
+    shown = render.ps(
+        snapshot(router=RouterInfo("a:1", "least_work", (worker(), leaving)))
+    ).plain.splitlines()
+    assert "(1 of 1 workers, 1 more finishes its calls, " in shown[0]
+    assert not any("router worker" in line for line in shown)
+
+
 def test_a_dead_router_worker_is_told_above_the_tables() -> None:
     dead = worker(running=False, restarts=3, reason="exited with code 98: address in use")
     shown = render.ps(snapshot(router=RouterInfo("127.0.0.1:8001", "least_requests", (dead,)))).plain

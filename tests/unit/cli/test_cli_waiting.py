@@ -73,6 +73,14 @@ def test_a_crash_loop_ends_the_wait_unless_it_is_of_an_old_configuration() -> No
     assert settled(replace(fleet, pools=(pool(config_hash=NEW_HASH),))).broken == ()
 
 
+def test_a_router_worker_that_does_not_stay_up_ends_the_wait() -> None:
+    dead = worker(running=False, reason="pid 7 exited with code 2: no such file", short_lives=2)
+    fleet = snapshot(router=RouterInfo("127.0.0.1:8001", "least_requests", (dead,)))
+    assert settled(fleet).broken_workers == ()
+    again = replace(dead, short_lives=3)
+    assert settled(replace(fleet, router=replace(fleet.router, workers=(again,)))).broken_workers == (again,)
+
+
 def test_a_failure_that_will_be_retried_does_not_end_the_wait() -> None:
     verdict = settled(snapshot(replicas=(replica("main-0"), replica("main-1", ReplicaState.FAILED))))
     assert not verdict.broken

@@ -1,8 +1,10 @@
 """A fleet file → FleetSpec, and the very words of every mistake."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from certificates import certificate
 from fleet_files import POOL, SMALLEST, Folder
 
 from tritonfleet.config import Address, ConfigError, CpuSlots, load_fleet, pool_hash
@@ -496,11 +498,55 @@ def test_certificates_are_looked_for_beside_the_file(folder: Folder) -> None:
     text = folder.says(tls)
     assert "DIR/a.pem does not exist" in text
     assert "DIR/a.key does not exist" in text
-    for name in ("a.pem", "a.key"):
-        (folder.path / name).write_text("")
+    certificate(folder.path, "a")
     spec = folder.load(tls)
     assert spec.router.tls is not None
     assert spec.router.tls.cert == str(folder.path / "a.pem")
+
+
+def test_certificates_and_keys_must_fit(folder: Folder) -> None:
+    """Or the router's workers would end as soon as they are started, and replicas call their port taken."""
+    for name in ("a", "b"):
+        certificate(folder.path, name)
+    (folder.path / "text.pem").write_text("nothing")
+    router = SMALLEST + "router:\n  tls: {cert: %s, key: %s, client_ca: %s}\n"
+    said = folder.says(router % ("a.pem", "b.key", "b.key"))
+    assert "fleet.yaml:5:27: router.tls.key: DIR/b.key with DIR/a.pem: the key is not that of the" in said
+    assert "router.tls.client_ca: DIR/b.key: no certificate is in it" in said
+    assert "with DIR/text.pem: not a PEM file" in folder.says(router % ("text.pem", "a.key", "a.pem"))
+    assert folder.load(router % ("a.pem", "a.key", "b.pem")).router.tls is not None
+    triton = "    triton: {tls: {cert: a.pem, key: a.key, ca: a.pem, client_cert: b.pem, client_key: %s}}\n"
+    said = folder.says(POOL + triton % "a.key")
+    assert "pools.main.triton.tls.client_key: DIR/a.key with DIR/b.pem: the key is not that" in said
+
+
+def test_a_key_with_a_pass_phrase(folder: Folder) -> None:
+    _, key = certificate(folder.path, "a")
+    subprocess.run(
+        ["openssl", "ec", "-in", key, "-aes256", "-passout", "pass:x", "-out", folder.path / "locked.key"],
+        check=True,
+        capture_output=True,
+    )
+    tls = SMALLEST + "router: {tls: {cert: a.pem, key: locked.key}}\n"
+    assert "DIR/locked.key with DIR/a.pem: the key has a pass phrase" in folder.says(tls)
+
+
+def test_a_size_out_of_bounds_is_told_as_sizes_are_written(folder: Folder) -> None:
+    said = folder.says(SMALLEST + "router: {limits: {metadata: 100k, held_by_all: 1, streams: 0}}\n")
+    assert "router.limits.metadata: must be at most 16k, not '100k'" in said
+    assert "router.limits.held_by_all: must be at least 1m, not 1" in said
+    assert "router.limits.streams: must be at least 1, not 0" in said
+
+
+def test_one_client_cannot_be_allowed_more_than_all_together(folder: Folder) -> None:
+    limits = SMALLEST + "router: {limits: {%s}}\n"
+    said = folder.says(limits % "held_by_connection: 1g, held_by_all: 1m")
+    assert "limits.held_by_connection: 1g is more than all clients together may: held_by_all is 1m" in said
+    said = folder.says(limits % "kept_by_all: 8m")
+    assert "router.limits.kept_by_all: 8m is less than kept_by_connection, which is 16m" in said
+    assert (
+        folder.load(limits % "held_by_connection: 1g, held_by_all: 2g").router.limits.held_by_all == 2 << 30
+    )
 
 
 def test_the_limits_of_the_file_are_those_of_the_router() -> None:
@@ -546,8 +592,8 @@ def test_the_files_of_a_replica_s_tls(folder: Folder) -> None:
         return POOL + f"    triton: {{tls: {{{given}}}}}\n"
 
     assert "DIR/a.pem does not exist" in folder.says(tls("cert: a.pem, key: a.key, ca: ca.pem"))
-    for name in ("a.pem", "a.key", "ca.pem"):
-        (folder.path / name).write_text("")
+    for name in ("a", "ca"):
+        certificate(folder.path, name)
     half = folder.says(tls("cert: a.pem, key: a.key, ca: ca.pem, client_cert: a.pem"))
     assert "client_cert and client_key go together" in half
     found = folder.load(tls("cert: a.pem, key: a.key, ca: ca.pem")).pools["main"].triton.tls

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate
 from controller_parts import PaperDriver, fleet_of, kinds, reasons, spec_of, states, until
 
 from tritonfleet.controller import commands
@@ -14,6 +15,7 @@ from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.snapshot import snapshot
+from tritonfleet.core.replica_tls import NO_ANSWER
 from tritonfleet.core.wire import DeviceInfo, DrainRequest
 
 
@@ -98,6 +100,47 @@ async def test_kills_from_outside_and_broken_models_blame_no_device(tmp_path: Pa
             crash_all_on(driver, "cpu1")
             await asyncio.sleep(0.005)
         assert "device.set_aside" not in kinds(fleet)
+
+
+async def test_certificates_that_no_server_takes_blame_no_device(tmp_path: Path) -> None:
+    """The configuration is the same, and its files are not: replicas of before serve with the old ones."""
+    cert, key = certificate(tmp_path, "replica")
+    _, other = certificate(tmp_path, "other")
+    mended = key.read_bytes()
+    driver = PaperDriver(2)
+    tls = {"cert": str(cert), "key": str(key), "ca": str(cert)}
+    restart = {"backoff": "1ms", "max_backoff": "2ms"}
+    async with controlled(tmp_path, driver, triton={"tls": tls}, restart=restart) as fleet:
+        await until(lambda: states(fleet) == {"main-0": "ready", "main-1": "ready"})
+        key.write_bytes(other.read_bytes())
+        crash_all_on(driver, "cpu0")
+        await until(lambda: len(reasons(fleet, "replica.failed")) >= 5)
+        said = f"triton.tls: {key} with {cert}: the key is not that of the certificate (replace both files)"
+        assert reasons(fleet, "replica.failed")[0].startswith(said)
+        assert "device.set_aside" not in kinds(fleet)
+        key.write_bytes(mended)
+        await until(lambda: states(fleet) == {"main-0": "ready", "main-1": "ready"})
+
+
+@pytest.mark.parametrize(("said", "blamed"), [(NO_ANSWER + ": certificate has expired", False), ("", True)])
+async def test_a_replica_that_is_refused_by_its_certificate_blames_no_device(
+    tmp_path: Path, said: str, blamed: bool
+) -> None:
+    driver = PaperDriver(2)
+    pool = {"restart": {"backoff": "1ms", "max_backoff": "2ms"}, "startup_timeout": "20ms"}
+    async with controlled(tmp_path, driver, health={"interval": "5ms"}, **pool) as fleet:
+        await until(lambda: states(fleet) == {"main-0": "ready", "main-1": "ready"})
+        driver.come_up_ready = False
+        crash_all_on(driver, "cpu0", signal=9)
+
+        def again() -> bool:
+            for server in driver.servers.values():
+                if server.instance.devices == ("cpu0",) and server.exit is None:
+                    server.error = said
+            return len(reasons(fleet, "replica.unhealthy")) >= 4 or "device.set_aside" in kinds(fleet)
+
+        await until(again)
+        assert ("device.set_aside" in kinds(fleet)) is blamed
 
 
 async def test_a_device_drained_by_hand_is_emptied_and_its_replicas_go_elsewhere(tmp_path: Path) -> None:

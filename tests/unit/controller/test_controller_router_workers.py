@@ -169,6 +169,20 @@ async def test_one_whose_port_is_taken_later_says_so_and_does_not_spin(parts: Pa
         await workers.stop(5)
 
 
+async def test_one_that_ends_at_once_says_why_and_how_often(parts: Parts) -> None:
+    workers = parts.workers(tls={"cert": "/no/such.pem", "key": "/no/such.key"})
+    await workers.adopt()
+    workers.start()
+    await until(lambda: workers.infos(0.0)[0].short_lives >= 3)
+    await workers.close()
+    said = parts.reasons("router.exited")[0]
+    assert "exited with code 2: the certificate files of router.tls do not fit: /no/such.pem with" in said
+    assert "No such file or directory; starting again in 0.1 s" in said
+    (info,) = workers.infos(0.0)
+    assert info.reason.startswith("pid ")
+    await workers.stop(5)
+
+
 async def test_workers_are_told_the_certificates(parts: Parts) -> None:
     plain = parts.workers()._command(0)
     assert not [word for word in plain if word.startswith("--tls")]
@@ -235,7 +249,7 @@ async def test_a_replacement_that_does_not_serve_is_given_up(
         await until(lambda: parts.processes() == set(before))
         await until(lambda: pids(workers) == before)
         (why,) = parts.reasons("router.failed")
-        assert why.endswith("the workers stay: worker 1 did not report within 0.3 s")
+        assert why.endswith("the workers stay: worker 1: it did not report within 0.3 s")
         await workers.stop(5)
 
 

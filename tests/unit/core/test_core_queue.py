@@ -144,7 +144,8 @@ def test_a_full_queue_refuses_with_numbers() -> None:
     refused = refusal(queue, "m", 0.0, sent_out_s=1.0, replicas=4)
     assert refused is not None
     assert refused.reason == (
-        "model 'm': the router's queue is full, 2 requests wait for 4 replicas, about 2.0 s of work"
+        "model 'm': the router's queue is full, 2 requests wait for 4 replicas, about 2.0 s of work "
+        "(router.queue.max_requests)"
     )
     assert refused.pushback_s == 1.0
 

@@ -263,6 +263,8 @@ async def test_a_secret_in_the_metadata_allows_changes_and_is_not_passed_on(tmp_
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await load(**wrong)
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert ("127.0.0.1 with that token may not" in str(refused.value.details())) is bool(wrong)
+            assert ("127.0.0.1 with that token may not" in str(refused.value.details())) is bool(wrong)
         assert await load(authorization="Bearer open sesame") == b"from the fleet"
         assert controller.asked[-1].metadata == {}
         secret.write_text("")

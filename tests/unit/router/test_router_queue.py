@@ -160,6 +160,21 @@ async def test_a_hopeless_deadline_is_refused_at_once() -> None:
             await client.finished(stream)
 
 
+async def test_nobody_is_refused_for_a_wait_that_is_only_guessed() -> None:
+    """A burst that meets a router which has seen nothing of its model: 1500 calls of 1 ms, taken for 10 ms
+    each, would be 15 s of work."""
+    replica = Held()
+    async with router_of(replica, slots={"model": 1}) as router, raw_client(router.port) as client:
+        calls = [client.request(body(tag % 256), path=INFER, **{"grpc-timeout": "2S"}) for tag in range(400)]
+        await until(lambda: router.dispatcher.waiting_count == 399)
+        replica.finish(0)
+        await client.finished(calls[0])
+        late = client.request(body(9), path=INFER, **{"grpc-timeout": "2S"})
+        await until(lambda: router.dispatcher.waiting_count == 399)
+        assert router.dispatcher.refused_by_status == {}
+        assert late
+
+
 async def test_who_waited_too_long_is_told() -> None:
     replica = Held()
     async with router_of(replica, slots={"model": 1}) as router, raw_client(router.port) as client:

@@ -6,8 +6,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -16,10 +17,12 @@ from certificates import certificate
 from router_parts import Router, ScriptedReplica, message, router_of, until
 
 from tritonfleet.core.replica_tls import ReplicaTls
+from tritonfleet.core.wire import RouterTable, TableReplica
 from tritonfleet.router.__main__ import bound_socket
+from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.management import Management
 from tritonfleet.router.own import FleetAnswers
-from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
+from tritonfleet.router.tls import FailedHandshakes, TlsClientConnection, TlsFiles, TlsListener
 from tritonfleet.router.upstream_tls import secured
 
 MODEL_LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
@@ -46,6 +49,12 @@ async def without_alpn(port: int, root: Path) -> bytes:
         writer.transport.abort()
 
 
+def greet(port: int, root: Path) -> None:
+    """As OpenSSL does it itself, which says why it hangs up. gRPC and asyncio do not."""
+    with socket.create_connection(("localhost", port), timeout=5) as sock:
+        ssl.create_default_context(cafile=str(root)).wrap_socket(sock, server_hostname="localhost").close()
+
+
 @asynccontextmanager
 async def listening(router: Router, files: TlsFiles) -> AsyncIterator[tuple[int, TlsListener]]:
     sock = bound_socket("127.0.0.1:0")
@@ -70,6 +79,50 @@ async def test_tls_mutual_tls_and_alpn(tmp_path: Path) -> None:
             for refused in (None, stranger):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await echo(port, cert, refused)
+
+
+async def test_who_is_lost_in_the_handshake_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = certificate(tmp_path, "server")
+    client, stranger = certificate(tmp_path, "client"), certificate(tmp_path, "stranger")
+    async with (
+        router_of(ScriptedReplica()) as router,
+        listening(router, TlsFiles(cert, key, client[0])) as (port, _),
+    ):
+        for refused in (None, stranger, stranger):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await echo(port, cert, refused)
+        with pytest.raises(ssl.SSLError):
+            await asyncio.to_thread(greet, port, stranger[0])  # it does not know who signed ours
+        await until(lambda: "unknown ca" in caplog.text)
+        _, writer = await asyncio.open_connection("localhost", port, family=socket.AF_INET)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        await until(lambda: "does not speak TLS" in caplog.text)
+        writer.close()
+    said = [record.getMessage() for record in caplog.records if "handshake" in record.getMessage()]
+    assert said == [
+        f"a client was lost in the TLS handshake: {why}"
+        for why in (
+            "it showed no certificate, and router.tls.client_ca wants one",
+            "its certificate is refused: self-signed certificate",
+            "it refused ours: unknown ca",
+            "it does not speak TLS",
+        )
+    ]
+
+
+def test_handshakes_that_fail_alike_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter((0.0, 1.0, 2.0, 11.0))
+    failed = FailedHandshakes(lambda: next(times))
+    error = ssl.SSLError(1, "[SSL: NO_SHARED_CIPHER] no shared cipher")
+    error.reason = "NO_SHARED_CIPHER"
+    for _ in range(4):
+        failed.note(error)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "a client was lost in the TLS handshake",
+        "a client was lost in the TLS handshake, and 2 more like it",
+    ]
 
 
 def test_an_older_tls_is_refused(tmp_path: Path) -> None:
@@ -125,8 +178,8 @@ def protected(key: Path, name: str) -> Path:
     ("broken", "content", "words"),
     [
         ("server.pem", "half", "server.pem with "),
-        ("server.pem", "other.pem", "key values mismatch"),
-        ("server.key", "other.key", "key values mismatch"),
+        ("server.pem", "other.pem", "the key is not that of the certificate"),
+        ("server.key", "other.key", "the key is not that of the certificate"),
         ("server.key", "half", "server.key: "),
         ("server.key", "phrase.key", "the key has a pass phrase"),
         ("server.key", None, "No such file or directory"),
@@ -179,6 +232,54 @@ def test_a_pass_phrase_is_not_asked_for_toward_replicas_either(tmp_path: Path) -
     given = ReplicaTls(str(cert), "localhost", str(cert), str(protected(key, "phrase.key")))
     with pytest.raises(OSError, match="the key has a pass phrase"):
         secured(given)
+
+
+class Unanswering(asyncio.Protocol):
+    """A server that shows its settings by TLS and answers nothing then: as Triton no close_notify."""
+
+    def __init__(self, context: ssl.SSLContext, ended: list["Unanswering"]) -> None:
+        self.incoming, self.outgoing, self.ended = ssl.MemoryBIO(), ssl.MemoryBIO(), ended
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.greeted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.greeted:
+            return
+        self.incoming.write(data)
+        with suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+            self.greeted = True
+            self.tls.write(b"\0\0\0\x04\0\0\0\0\0")  # SETTINGS
+        self.transport.write(self.outgoing.read())
+
+    def eof_received(self) -> bool:
+        self.ended.append(self)
+        return True
+
+
+async def test_who_does_not_answer_close_notify_sees_the_connection_end(tmp_path: Path) -> None:
+    """Triton waited 20 s for our answer to its PING, which nobody read any more, before it ended."""
+    cert, key = certificate(tmp_path, "replica")
+    context, ended = TlsFiles(cert, key).context(), list[Unanswering]()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Unanswering(context, ended), "127.0.0.1", 0)
+    by = ReplicaTls(str(cert), "localhost")
+    port = server.sockets[0].getsockname()[1]
+    row = TableReplica("r", "r.1", "main", "127.0.0.1", port, False, ("m",), tls=by)
+    dispatcher = Dispatcher(2)
+    dispatcher.apply(RouterTable("test", 1, "round_robin", (row,)))
+    replica = dispatcher.replicas["r.1"]
+    await until(lambda: len(replica.connections) == 2)
+    dispatcher.apply(RouterTable("test", 2, "round_robin", ()))
+    await until(lambda: len(ended) == 2)
+    for connection in ended:
+        connection.transport.abort()
+    await replica.close()
+    server.close()
+    await until(lambda: not replica.connections)
 
 
 async def test_a_certificates_name_allows_changes(tmp_path: Path) -> None:

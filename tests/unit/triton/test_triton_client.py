@@ -3,13 +3,16 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from certificates import certificate
 from tritonclient.grpc import service_pb2
 
+from tritonfleet.core.replica_tls import ReplicaTls
 from tritonfleet.triton.client import ProbeError, TritonClient
 
 SERVICE = "inference.GRPCInferenceService"
@@ -124,3 +127,20 @@ async def test_one_that_went_away_is_an_error(server: Server, client: TritonClie
     await server.grpc.stop(None)
     with pytest.raises(ProbeError):
         await client.models(1)
+
+
+async def test_a_certificate_that_is_refused_is_told_in_a_few_words(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "replica")
+    stranger, _ = certificate(tmp_path, "stranger")
+    server = grpc.aio.server()
+    shown = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
+    port = server.add_secure_port("127.0.0.1:0", shown)
+    await server.start()
+    client = TritonClient("127.0.0.1", port, ReplicaTls(str(stranger), "localhost"))
+    try:
+        with pytest.raises(ProbeError) as refused:
+            await client.models(5)
+    finally:
+        await client.close()
+        await server.stop(0)
+    assert str(refused.value) == "no answer by triton.tls: CERTIFICATE_VERIFY_FAILED: self signed certificate"

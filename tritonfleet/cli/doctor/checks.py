@@ -13,6 +13,7 @@ from tritonfleet.cli.doctor.facts import (
     PoolFacts,
     ServerFacts,
 )
+from tritonfleet.cli.waiting import HOPELESS_AFTER
 from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
@@ -323,7 +324,7 @@ def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:
         return
     yield _controller(snapshot.controller, version)
     for worker in snapshot.router.workers:
-        if not worker.running:
+        if not worker.running or worker.short_lives >= HOPELESS_AFTER:
             found = f"worker {worker.index}: {worker.reason or 'not running'}"
             yield failed("router", found, "tritonfleet logs router")
     for pool in snapshot.pools:
@@ -332,8 +333,12 @@ def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:
         yield failed(
             "clients", f"{snapshot.router.address}: {fleet.answer}", "tritonfleet ps, tritonfleet logs router"
         )
+    elif fleet.by_tls:
+        yield ok("clients", f"{snapshot.router.address} answers by TLS, with the certificate of the file")
     elif fleet.answer is not None:
         yield ok("clients", f"{snapshot.router.address} answers: the fleet is ready")
+    elif fleet.unasked:
+        yield skipped("clients", fleet.unasked)
 
 
 def _controller(controller: ControllerInfo, version: str) -> Check:
@@ -350,7 +355,9 @@ def _replicas(snapshot: FleetSnapshot, pool: PoolSnapshot) -> Check:
         if replica.pool == pool.name and replica.state in BROKEN:
             return failed(name, f"{found}; {replica.id}: {replica.reason}", f"tritonfleet logs {replica.id}")
     if pool.ready < pool.desired:
-        return warning(name, found, "wait, or see why: tritonfleet ps")
+        unready = (one for one in snapshot.replicas if one.pool == pool.name and not one.state.serving)
+        late = next((f"; {one.id}: {one.reason}" for one in unready), "")
+        return warning(name, found + late, "wait, or see why: tritonfleet ps")
     return ok(name, found)
 
 

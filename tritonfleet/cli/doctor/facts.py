@@ -93,13 +93,16 @@ class FileFacts:
 @dataclass(frozen=True, slots=True)
 class FleetFacts:
     """The running fleet. ``snapshot`` None: no controller answers, ``error`` says why. ``answer``: what a
-    client gets at the router's address, "" if all is well, None where nobody asked."""
+    client gets at the router's address, "" if all is well, None where nobody asked; ``unasked``: why not;
+    ``by_tls``: that was a handshake and no more."""
 
     name: str = ""
     snapshot: FleetSnapshot | None = None
     error: str = ""
     left_behind: bool = False
     answer: str | None = None
+    unasked: str = ""
+    by_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

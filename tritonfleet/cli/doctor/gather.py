@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -41,9 +42,11 @@ from tritonfleet.triton.repository import inspect
 
 if TYPE_CHECKING:
     from tritonfleet.config import Address, FleetSpec, PoolSpec
+    from tritonfleet.config.router_spec import TlsSpec
 
 SHM = Path("/dev/shm")  # noqa: S108 # where POSIX shared memory is on Linux
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 RUN_S, ANSWER_S = 20.0, 3.0
 
 
@@ -188,6 +191,29 @@ def _address(key: str, address: "Address") -> AddressFacts:
     return AddressFacts(key, str(address))
 
 
+def _host(address: "Address") -> str:
+    """Where to connect to what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 # every interface, so this one, too
+
+
+def _shown(address: "Address", tls: "TlsSpec") -> str:
+    """What a client gets by TLS, of whom no certificate is wanted: "" if that is the one of the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # who has signed it is clients' matter
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((_host(address), address.port), ANSWER_S) as plain,
+            context.wrap_socket(plain) as secured,
+        ):
+            shown = secured.getpeercert(binary_form=True)
+        text = Path(tls.cert).read_text(errors="replace")
+        same = shown == ssl.PEM_cert_to_DER_cert(text[text.index(BEGIN) : text.index(END) + len(END)])
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if same else f"it shows another certificate than {tls.cert}, an older one perhaps"
+
+
 def images(found: FileFacts) -> tuple[str, ...]:
     return tuple(sorted({pool.image for pool in found.pools if pool.image}))
 
@@ -212,13 +238,19 @@ def running(settings: Settings, spec: "FleetSpec | None") -> FleetFacts:
         return FleetFacts(target.name, None, str(error), left_behind(target))
     except CliError as error:
         return FleetFacts(target.name, None, str(error), left_behind=True)
-    address = spec.router.listen if spec is not None and spec.router.tls is None else None
-    return FleetFacts(target.name, snapshot, answer=_answer(address) if address is not None else None)
+    if spec is None:
+        return FleetFacts(target.name, snapshot)
+    tls = spec.router.tls
+    if tls is not None and tls.client_ca is not None:
+        why = "router.tls.client_ca wants a certificate, and doctor has none"
+        return FleetFacts(target.name, snapshot, unasked=why)
+    answer = _answer(spec.router.listen) if tls is None else _shown(spec.router.listen, tls)
+    return FleetFacts(target.name, snapshot, answer=answer, by_tls=tls is not None)
 
 
 def _answer(address: "Address") -> str:
     """What a client who asks for readiness gets: "" if that is well."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 # every interface, so this one, too
+    host = _host(address)
 
     async def ask() -> str:
         client = TritonClient(f"[{host}]" if ":" in host else host, address.port)
