@@ -163,7 +163,7 @@ def complaints(snapshot: FleetSnapshot, width: int | None = None) -> list[Text]:
     ends = [one for one in snapshot.certificates if validity(one, snapshot.at) is not Validity.GOOD]
     return [
         *(line for worker in dead for line in _dead(worker, width)),
-        *(Text(described(one, snapshot.at), BROKEN) for one in ends),
+        *(line for one in ends for line in wrapped(Text(), described(one, snapshot.at), width, BROKEN)),
     ]
 
 
