@@ -185,6 +185,22 @@ def test_a_region_whose_memory_is_gone_keeps_no_replica_from_serving(
     assert "the replica serves without SystemSharedMemoryRegister 'gone'" in skipped["reason"]
 
 
+def test_a_trace_setting_of_a_model_that_was_unloaded_keeps_no_replica_from_serving(
+    fleet: RunningFleet, client: triton.InferenceServerClient
+) -> None:
+    """One server remembers it until the model is there again; while it is not, Triton knows no such model."""
+    client.update_trace_settings("echo", {"trace_rate": "321"})
+    client.unload_model("echo")
+    kill(fleet, "main-1")
+    (skipped,) = fleet.events("setting.skipped")
+    assert skipped["subject"] == "main-1"
+    assert "without TraceSetting 'echo': INVALID_ARGUMENT" in skipped["reason"]
+    client.load_model("echo")
+    for replica in ("main-0", "main-1"):
+        with direct(fleet, replica) as one:
+            assert one.get_trace_settings("echo").settings["trace_rate"].value == ["321"]
+
+
 def test_a_partial_failure_is_told_precisely(
     fleet: RunningFleet, client: triton.InferenceServerClient
 ) -> None:

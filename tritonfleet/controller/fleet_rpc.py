@@ -228,10 +228,21 @@ class FleetRpc:
             if accepted and (done == "loaded" or self._is_known(model)):
                 setting = Setting("model", model, request.path, request.message, pools=pools)
                 self._note(setting, f"model {model} {done}", answers)
+            if accepted and done == "loaded":
+                await self._trace_again(model, request.metadata)
             await self._see_models(pools)
             if accepted and done == "unloaded":
                 self._fleet.statistics.ledger.forget(model)
         return of_all(answers)
+
+    async def _trace_again(self, model: str, metadata: dict[str, str]) -> None:
+        """Replicas that came while a model was unloaded could not be told how it is traced; the others know,
+        as one server does, and lose nothing by hearing it twice."""
+        async with self._locks["trace"]:
+            noted = [s for s in self._fleet.settings.entries if (s.kind, s.subject) == ("trace", model)]
+            for setting in noted:
+                again = RpcRequest(setting.path, setting.message, metadata)
+                await self._broadcast(again, setting.pools)
 
     def _is_known(self, model: str) -> bool:
         """Triton unloads what does not exist without a word; that need not be remembered. A model whose files

@@ -55,7 +55,7 @@ async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Set
                 fleet.settings.accepted(setting, watch.instance, fleet.lives.watches)
             continue
         problem = f"{setting}: {status_name(answer.status)}: {answer.text}"
-        if not setting.optional:
+        if not setting.dispensable(answer.status):
             return problem
         fleet.journal.add("setting.skipped", slot.id, f"the replica serves without {problem}")
     return ""

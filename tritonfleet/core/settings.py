@@ -16,6 +16,7 @@ from typing import Literal
 
 Kind = Literal["model", "system_shm", "cuda_shm", "trace", "log"]
 SHM: tuple[Kind, ...] = ("system_shm", "cuda_shm")
+INVALID_ARGUMENT = 3  # gRPC status: what Triton says of an unknown model's trace settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Setting:
     accepted: tuple[str, ...] = ()
     ending: bool = False
 
-    @property
-    def optional(self) -> bool:
-        """Whether a replica may serve without it. A region's memory may be gone with the client that made
-        it, and a CUDA region exists on one GPU only; a model that cannot be loaded is another matter."""
-        return self.kind in SHM
+    def dispensable(self, status: int) -> bool:
+        """Whether a replica may serve without it, having refused it with this gRPC status. A region's memory
+        may be gone with the client that made it, and a CUDA region exists on one GPU only; a model may have
+        been unloaded since it was traced (it is told again when it is loaded). A model that cannot be loaded
+        is another matter."""
+        of_model = self.kind == "trace" and self.subject != ""
+        return self.kind in SHM or (of_model and status == INVALID_ARGUMENT)
 
     def __str__(self) -> str:
         rpc = self.path.rpartition("/")[2]

@@ -60,9 +60,13 @@ def test_endings_are_for_replicas_that_are_half_way() -> None:
 
 
 def test_a_replica_may_serve_without_a_region_but_not_without_a_model() -> None:
-    assert said("system_shm", "r", 1).optional
-    assert said("cuda_shm", "r", 1).optional
-    assert not said("model", "digits", 1).optional
+    invalid, unavailable = 3, 14
+    assert said("system_shm", "r", 1).dispensable(unavailable)
+    assert said("cuda_shm", "r", 1).dispensable(invalid)
+    assert said("trace", "digits", 1).dispensable(invalid)
+    assert not said("trace", "digits", 1).dispensable(unavailable)
+    assert not said("trace", "", 1).dispensable(invalid)
+    assert not said("model", "digits", 1).dispensable(invalid)
 
 
 CHANGES = st.lists(
