@@ -145,7 +145,7 @@ class Autoscaler:
                 self.decisions.pop(name, None)
                 continue
             self._sample(name, pool.autoscale, now)
-            if due or (self.size_of(name) == 0 and self._wanted_by(pool)):
+            if due or (self.size_of(name) == 0 and self._wanted_by(name)):
                 self._decide(name, pool, pool.autoscale, now)
         if due:
             self._decided_at = now
@@ -169,7 +169,7 @@ class Autoscaler:
     def _decide(self, name: str, pool: PoolSpec, scaling: AutoscaleSpec, now: float) -> None:
         spans = (scaling.scale_up.window, scaling.scale_up.panic_window)
         signals = self._samples[name].signals(self._slots(name), now, spans, self._room(name))
-        signals = replace(signals, wanted_by=self._wanted_by(pool))
+        signals = replace(signals, wanted_by=self._wanted_by(name))
         memory = replace(self._memory.get(name, Memory()), size=self.size_of(name))
         policy = policy_of(pool, scaling, now)
         decision = decide(policy, signals, memory, now)
@@ -198,22 +198,51 @@ class Autoscaler:
     # ------------------------------------------------------------ asleep
 
     def asleep(self) -> dict[str, float]:
-        """The models of pools that may have no replica and have none that is ready, each with the seconds
-        that the first may take: a request for one may wait so long. A pool that a person set to 0 stays
-        there, so its models are not among them."""
+        """The models of pools that sleep, each with the seconds that the first replica may take: a request
+        for one may wait so long."""
         found: dict[str, float] = {}
-        for name, pool in self._fleet.spec.pools.items():
-            if pool.replicas.min or not self.autoscaled(name):
-                continue
-            if not any(slot.state is ReplicaState.READY for slot in self._slots(name)):
-                found |= dict.fromkeys(models_of(pool), pool.startup_timeout)
+        for name, pool in self.sleeping().items():
+            found |= dict.fromkeys(self._models_of(name), pool.startup_timeout)
         return found
 
-    def _wanted_by(self, pool: PoolSpec) -> str:
+    def sleeping(self) -> dict[str, PoolSpec]:
+        """The pools that may have no replica and have none that is ready. One that a person set to 0 stays
+        there, so it is not among them."""
+        return {
+            name: pool
+            for name, pool in self._fleet.spec.pools.items()
+            if not pool.replicas.min
+            and self.autoscaled(name)
+            and not any(slot.state is ReplicaState.READY for slot in self._slots(name))
+        }
+
+    def sleepers_with(self, model: str, version: str = "") -> tuple[str, ...]:
+        """The pools that sleep and would serve it if they were woken, as far as the repository's folders say;
+        one that is not on this host says nothing against a version."""
+        found = []
+        for name, pool in self.sleeping().items():
+            folder = Path(pool.model_repository) / model
+            there = not version or not folder.is_dir() or (version.isdigit() and (folder / version).is_dir())
+            if there and model in self._models_of(name):
+                found.append(name)
+        return tuple(found)
+
+    def _models_of(self, name: str) -> tuple[str, ...]:
+        """What a replica of the pool serves when it is ready: what the file says, and what clients loaded and
+        unloaded since, which is replayed."""
+        found = dict.fromkeys(models_of(self._fleet.spec.pools[name]))
+        for said in self._fleet.settings.entries:
+            if said.kind == "model" and (not said.pools or name in said.pools):
+                found.pop(said.subject, None)
+                if said.path.endswith("/RepositoryModelLoad"):
+                    found[said.subject] = None
+        return tuple(found)
+
+    def _wanted_by(self, name: str) -> str:
         """A model of the pool that requests wait for in the routers; "" if none does."""
         reports = self._fleet.telemetry.all_of(self._fleet.workers.running)
         waiting = {model for report in reports for model in report.waiting_by_model}
-        return min(waiting.intersection(models_of(pool)), default="") if waiting else ""
+        return min(waiting.intersection(self._models_of(name)), default="") if waiting else ""
 
     def _room(self, pool: str) -> int:
         """How many fit on the devices beside the other pools at their sizes. A device that is set aside

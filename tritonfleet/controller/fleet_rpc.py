@@ -83,10 +83,12 @@ class FleetRpc:
         return sorted(found, key=lambda target: (target[0].state is not ReplicaState.READY, target[0].id))
 
     def _pools_of(self, model: str) -> tuple[str, ...]:
-        """The pools whose repositories have the model; () stands for all: none or every one has it."""
+        """The pools whose repositories have the model; () stands for all: none or every one has it. One that
+        sleeps has it, too, so that no other is taken for it."""
         slots = self._fleet.slots.values()
-        having = {slot.pool for slot in slots if any(m.name == model for m in slot.models)}
-        return () if len(having) == len({slot.pool for slot in slots}) else tuple(sorted(having))
+        sleeping = set(self._fleet.autoscaler.sleepers_with(model))
+        having = {slot.pool for slot in slots if any(m.name == model for m in slot.models)} | sleeping
+        return () if len(having) == len({slot.pool for slot in slots} | sleeping) else tuple(sorted(having))
 
     async def _ask(self, target: Target, request: RpcRequest) -> Answer:
         slot, watch = target
@@ -99,12 +101,12 @@ class FleetRpc:
         ready = [target for target in targets if target[0].state is ReplicaState.READY] or targets
         bounded = request if request.timeout_s is not None else replace(request, timeout_s=QUESTION_S)
         answers = await asyncio.gather(*(self._ask(target, bounded) for target in ready))
-        return list(answers) or [self._nobody()]
+        return list(answers) or [self._nobody(pools)]
 
     async def _ask_one(self, request: RpcRequest, pools: tuple[str, ...] = ()) -> Answer:
         """The first replica's that answers at all."""
         bounded = request if request.timeout_s is not None else replace(request, timeout_s=QUESTION_S)
-        answer = self._nobody()
+        answer = self._nobody(pools)
         for target in self._serving():
             if not pools or target[0].pool in pools:
                 answer = await self._ask(target, bounded)
@@ -112,14 +114,21 @@ class FleetRpc:
                     break
         return answer
 
-    def _nobody(self) -> Answer:
+    def _nobody(self, pools: tuple[str, ...] = ()) -> Answer:
         name = self._fleet.spec.name
+        for sleeper in self._fleet.autoscaler.sleeping():
+            if not pools or sleeper in pools:
+                text = f"tritonfleet: pool {sleeper!r} sleeps; only a request for a model of it wakes it"
+                return Answer("", UNAVAILABLE, text)
         text = f"tritonfleet: no replica of fleet {name!r} is ready; `tritonfleet ps` says why"
         return Answer("", UNAVAILABLE, text)
 
     # ------------------------------------------------------------ questions
 
     async def _model_ready(self, request: RpcRequest) -> Answer:
+        asked = service_pb2.ModelReadyRequest.FromString(request.message)
+        if self._fleet.autoscaler.sleepers_with(asked.name, asked.version):  # a request would wake it
+            return _answered(service_pb2.ModelReadyResponse(ready=True))
         answers = await self._ask_each(request)
         told = [(a, service_pb2.ModelReadyResponse.FromString(a.message)) for a in answers if a.ok]
         return next((answer for answer, response in told if response.ready), None) or of_any(answers)
@@ -196,7 +205,7 @@ class FleetRpc:
                     answers.append(answer)
                 if answer.ok:
                     accepted.append(watch.instance)
-        return answers or [self._nobody()], accepted
+        return answers or [self._nobody(pools)], accepted
 
     @staticmethod
     def _in(target: Target, pools: tuple[str, ...]) -> bool:

@@ -139,9 +139,9 @@ class FleetAnswers:
         if not model:
             return None
         serving = [r for r in self._dispatcher.replicas.values() if model in r.row.models]
-        if not serving:
-            return TRUE if model in self._dispatcher.work.asleep else None
-        return TRUE if any(replica.available for replica in serving) else FALSE
+        if model in self._dispatcher.work.asleep or any(replica.available for replica in serving):
+            return TRUE
+        return FALSE if serving else None
 
     # ------------------------------------------------------------ what the controller knows
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -312,6 +313,49 @@ async def test_one_that_does_not_answer_is_passed_over_by_a_question_to_one(part
     parts.replicas.says["main-0.1", "LogSettings"] = RawAnswer(14, "gone")
     assert (await parts.ask("LogSettings")).status == 0
     assert parts.replicas.of("main-1.1") == ["LogSettings"]
+
+
+async def test_a_model_that_sleeps_is_its_pools(tmp_path: Path) -> None:
+    """Others have no say in it, whatever they would answer."""
+    awake = spec_of(tmp_path).model_dump()["pools"]["main"]
+    awake["replicas"] = {"min": 1, "initial": 1, "max": 2}
+    sleeping = {
+        **awake,
+        "models": ["repeat"],
+        "replicas": {"min": 0, "initial": 0, "max": 2},
+        "autoscale": {},
+    }
+    spec = FleetSpec.model_validate({"version": 1, "name": "paper", "pools": {"a": awake, "b": sleeping}})
+    (Path(spec.pools["b"].model_repository) / "repeat" / "1").mkdir(parents=True)
+    async for parts in started(tmp_path, spec, PaperDriver()):
+        await parts.all_ready("a-0")
+        no = service_pb2.ModelReadyResponse(ready=False).SerializeToString()
+        parts.replicas.says["a-0.1", "ModelReady"] = RawAnswer(0, "", no)
+        for version, ready in (("", True), ("1", True), ("7", False)):
+            asked = service_pb2.ModelReadyRequest(name="repeat", version=version)
+            answer = await parts.ask("ModelReady", asked)
+            assert service_pb2.ModelReadyResponse.FromString(answer.message).ready is ready, version
+        parts.replicas.asked.clear()
+        for rpc in ("RepositoryModelUnload", "RepositoryModelLoad"):
+            answer = await parts.ask(rpc, load("repeat"))
+            assert answer.status == 14
+            assert "pool 'b' sleeps" in answer.text
+        assert parts.replicas.asked == []
+        assert parts.fleet.settings.entries == ()
+
+
+async def test_what_clients_loaded_and_unloaded_counts_while_a_pool_sleeps(tmp_path: Path) -> None:
+    (tmp_path / "digits" / "1").mkdir(parents=True)
+    (tmp_path / "echo" / "1").mkdir(parents=True)
+    spec = spec_of(tmp_path, models=["digits"], autoscale={})
+    async for parts in started(tmp_path, spec, PaperDriver()):
+        await parts.all_ready("main-0", "main-1")
+        await parts.ask("RepositoryModelLoad", load("echo"))
+        await parts.ask("RepositoryModelUnload", load("digits"))
+        assert parts.fleet.autoscaler.asleep() == {}
+        for slot in parts.fleet.slots.values():
+            parts.fleet.lives.drain(slot, "for the test", time())
+        assert list(parts.fleet.autoscaler.asleep()) == ["echo"]
 
 
 async def test_model_control_goes_to_the_pools_that_have_the_model(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -101,6 +102,9 @@ async def test_a_model_is_ready_if_it_is_anywhere(tmp_path: Path) -> None:
         assert await unary(router, "ModelReady", asked) == b"\x08\x01"
         router.dispatcher.apply(router.table(draining=(0, 1)))
         assert await unary(router, "ModelReady", asked) == b""
+        asleep = replace(router.table(draining=(0, 1)), asleep={"model": 30.0})  # a request would wake it
+        router.dispatcher.apply(asleep)
+        assert await unary(router, "ModelReady", asked) == b"\x08\x01"
 
 
 @pytest.mark.parametrize(
