@@ -24,15 +24,16 @@ async def replay(fleet: "Fleet", slot: Slot, watch: ReplicaWatch) -> None:
     """Send ``slot`` what it has not had of the fleet's settings, then look at it again: with nothing left
     it becomes ready in the same turn, so no change can slip in between. A setting that it does not take is
     tried again, then the launch has failed, as if the model had not loaded."""
-    instance = slot.instance
     problem = ""
     for attempt in range(ATTEMPTS):
+        if not _loads(slot, watch):
+            return  # it ended or was given up meanwhile
         revision, left = fleet.settings.revision, fleet.settings.left_for(slot.pool, slot.settings_seen)
         again = f", again after {problem}" if problem else ""
         slot.enter(ReplicaState.LOADING, f"replaying {counted(len(left))}{again}")
         problem = await _send(fleet, slot, watch, left)
-        if slot.instance is not instance or slot.state is not ReplicaState.LOADING:
-            return  # it ended or was given up meanwhile
+        if not _loads(slot, watch):
+            return
         if not problem:
             slot.settings_seen = revision
             slot.settings_sent += len(left)
@@ -43,6 +44,12 @@ async def replay(fleet: "Fleet", slot: Slot, watch: ReplicaWatch) -> None:
     fleet.lives.failed(
         slot, "replica.failed", f"a setting of the fleet could not be replayed: {problem}", by_device=False
     )
+
+
+def _loads(slot: Slot, watch: ReplicaWatch) -> bool:
+    """Whether the slot is still that of the watched server, and waits for it."""
+    loading = slot.state in (ReplicaState.STARTING, ReplicaState.LOADING)
+    return loading and slot.instance is not None and slot.instance.instance == watch.instance
 
 
 async def _send(fleet: "Fleet", slot: Slot, watch: ReplicaWatch, left: tuple[Setting, ...]) -> str:

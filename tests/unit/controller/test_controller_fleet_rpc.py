@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
 from tritonfleet.config import FleetSpec
+from tritonfleet.controller import replay
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.fleet_rpc import FleetRpc
 from tritonfleet.core.model import ModelStatus
@@ -261,6 +262,20 @@ async def test_a_replay_that_fails_is_tried_again_and_then_told(parts: Parts) ->
     (told,) = reasons(parts.fleet, "replica.failed")
     assert told.startswith("a setting of the fleet could not be replayed: LogSettings: INTERNAL: not now")
     await parts.all_ready("main-0", "main-1", "main-2")
+
+
+async def test_a_replica_that_ends_between_two_tries_of_its_replay_is_launched_again(tmp_path: Path) -> None:
+    """Also when its launch is due later than the next try was."""
+    restart = {"backoff": 3 * replay.RETRY_S, "max_backoff": 3 * replay.RETRY_S}
+    async for parts in started(tmp_path, spec_of(tmp_path, restart=restart), PaperDriver()):
+        await parts.all_ready("main-0", "main-1")
+        await parts.ask("LogSettings", log(1))
+        parts.replicas.says["main-2.1", "LogSettings"] = RawAnswer(14, "it has hung up")
+        parts.scaled(3)
+        await until(lambda: parts.replicas.of("main-2.1") == ["LogSettings"], "its first try is over")
+        parts.driver["main-2.1"].kill()
+        await parts.all_ready("main-0", "main-1", "main-2")
+        assert parts.fleet.slots["main-2"].generation == 2
 
 
 async def test_what_a_replica_has_already_is_no_failure_and_a_region_not_needed(parts: Parts) -> None:
