@@ -330,12 +330,13 @@ class Dispatcher(Ends):
 
     def _home_of(self, sequence: SequenceRef, call: Call, candidates: list[Replica]) -> list[Replica]:
         """Where a sequence's request must go: the replica that holds its state, draining or not. A start that
-        is not known yet is pinned by the choice that follows; with several workers, by the choice that all
-        of them would make."""
+        is not known yet, or comes again while its replica drains, is pinned by the choice that follows; with
+        several workers, by the choice that all of them would make."""
         now = self.loop.time()
         home = self.sequences.replica_of(sequence.key, now)
         if home is not None and any(connection.usable for connection in home.connections):
-            return [home]
+            if not (sequence.start and home.row.draining and candidates):
+                return [home]
         if sequence.start:
             if not candidates:
                 return []

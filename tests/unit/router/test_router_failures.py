@@ -254,6 +254,25 @@ async def test_a_draining_replica_keeps_its_sequences_until_they_end() -> None:
         assert len(router.dispatcher.sequences) == 0
 
 
+async def test_a_sequence_that_begins_again_leaves_a_draining_replica() -> None:
+    """What was there counts for nothing any more; whoever reuses an id must not keep the replica for ever."""
+    async with router_of(ScriptedReplica(), ScriptedReplica()) as router, raw_client(router.port) as client:
+        await client.finished(client.request(infer(7, start=True)[5:], path=INFER))
+        home = next(i for i, replica in enumerate(router.scripted) if replica.requests)
+        router.dispatcher.apply(router.table(draining=(home,)))
+        await client.finished(client.request(infer(7, start=True)[5:], path=INFER))
+        await client.finished(client.request(infer(7)[5:], path=INFER))
+        assert len(router.scripted[home].requests) == 1
+        assert len(router.scripted[1 - home].requests) == 2
+        report = telemetry(router.dispatcher, worker=0, pid=1, started_at=0)
+        assert {row.instance: row.sequences for row in report.replicas} == {
+            f"m-{home}.1": 0, f"m-{1 - home}.1": 1,
+        }  # fmt: skip
+        router.dispatcher.apply(router.table(draining=(0, 1)))
+        await client.finished(client.request(infer(7, start=True)[5:], path=INFER))
+        assert len(router.scripted[1 - home].requests) == 3  # there is no other
+
+
 async def test_a_sequence_is_never_sent_again_elsewhere() -> None:
     dying = ScriptedReplica(nothing)
     async with router_of(dying, ScriptedReplica(nothing)) as router, raw_client(router.port) as client:
