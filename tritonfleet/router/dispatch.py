@@ -335,7 +335,8 @@ class Dispatcher(Ends):
         now = self.loop.time()
         home = self.sequences.replica_of(sequence.key, now)
         if home is not None and any(connection.usable for connection in home.connections):
-            if not (sequence.start and home.row.draining and candidates):
+            leaves = sequence.start and home.row.draining and candidates
+            if not leaves:
                 return [home]
         if sequence.start:
             if not candidates:

@@ -272,7 +272,8 @@ async def test_a_replica_that_ends_between_two_tries_of_its_replay_is_launched_a
         await parts.ask("LogSettings", log(1))
         parts.replicas.says["main-2.1", "LogSettings"] = RawAnswer(14, "it has hung up")
         parts.scaled(3)
-        await until(lambda: parts.replicas.of("main-2.1") == ["LogSettings"], "its first try is over")
+        replicas = parts.replicas
+        await until(lambda told=replicas: told.of("main-2.1") == ["LogSettings"], "its first try is over")
         parts.driver["main-2.1"].kill()
         await parts.all_ready("main-0", "main-1", "main-2")
         assert parts.fleet.slots["main-2"].generation == 2
