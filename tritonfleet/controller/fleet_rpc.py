@@ -148,7 +148,8 @@ class FleetRpc:
 
     async def _statistics(self, request: RpcRequest) -> Answer:
         asked = service_pb2.ModelStatisticsRequest.FromString(request.message)
-        bounded = request if request.timeout_s is not None else replace(request, timeout_s=QUESTION_S)
+        patience_s = QUESTION_S if request.timeout_s is None else min(request.timeout_s, QUESTION_S)
+        bounded = replace(request, timeout_s=patience_s)  # others wait for the reading, too
         complete = not asked.name
         serving = self._serving()
         told = await asyncio.gather(*(self._read(target, bounded, complete=complete) for target in serving))

@@ -52,9 +52,10 @@ class ReplicaWatch:
                 self._observe(self._slot, await self.probe())
                 self.probed.set()
                 ready = self._slot.state is ReplicaState.READY
-                if ready:
+                answers = ready and not self._slot.failed_probes  # or it is only probed, which is to be soon
+                if answers:
                     await self._read_capacity()
-                if ready and self._statistics_due():
+                if answers and self._statistics_due():
                     await self.read_statistics()
                 await asyncio.sleep(self._interval_s if ready else LOADING_INTERVAL_S)
         finally:
@@ -81,9 +82,17 @@ class ReplicaWatch:
         return reading is None or time() - reading.at >= STATISTICS_INTERVAL_S
 
     async def read_statistics(self) -> None:
-        """An answer that does not come leaves the last reading, which grows older: unknown is not idle."""
-        async with self.reading:
+        """An answer that does not come leaves the last reading, which grows older: unknown is not idle. So
+        does another's reading that takes long: whoever probes must not wait for it."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self.reading.acquire()
+        except TimeoutError:
+            return
+        try:
             await self._read_statistics()
+        finally:
+            self.reading.release()
 
     async def read_last_statistics(self) -> None:
         """Before it is stopped: what it counts of requests that it answered just now is waited for, until

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller import replay
 from tritonfleet.controller.fleet import Fleet
-from tritonfleet.controller.fleet_rpc import FleetRpc
+from tritonfleet.controller.fleet_rpc import QUESTION_S, FleetRpc
 from tritonfleet.core.model import ModelStatus
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.drivers.base import Instance
@@ -309,6 +309,25 @@ async def test_ready_anywhere_is_ready(parts: Parts) -> None:
     parts.replicas.says["main-0.1", "ModelReady"] = RawAnswer(3, "no such version")
     parts.replicas.says["main-1.1", "ModelReady"] = RawAnswer(0, "", yes)
     assert await parts.ask("ModelReady") == RpcAnswer(0, "", yes)
+
+
+async def test_a_question_that_hangs_hides_no_hanging_replica(tmp_path: Path) -> None:
+    """Readings of statistics take turns, and clients may be patient."""
+    health = {"interval": 0.02, "timeout": 0.1, "failures": 3}
+    async for parts in started(tmp_path, spec_of(tmp_path, health=health), PaperDriver()):
+        await parts.all_ready("main-0", "main-1")
+        held = parts.replicas.holds["main-1.1", "ModelStatistics"] = asyncio.Event()
+        asking = asyncio.create_task(parts.ask("ModelStatistics", timeout_s=3600.0))
+        replicas = parts.replicas
+        await until(lambda told=replicas: bool(told.of("main-1.1")), "it is asked")
+        assert parts.replicas.timeouts[-1] == QUESTION_S
+        slot = parts.fleet.slots["main-1"]
+        slot.reading = None  # the controller's own reading is due
+        await asyncio.sleep(0.1)
+        parts.driver["main-1.1"].error = "no answer"
+        await until(lambda slot=slot: slot.generation == 2, "it is replaced")
+        held.set()
+        assert (await asking).status == 0
 
 
 async def test_a_question_has_its_clients_deadline_and_a_change_goes_on_without_its_client(
