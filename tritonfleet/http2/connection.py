@@ -423,6 +423,9 @@ class Connection(Sender, Events):
             self.peer_max_frame = value
         elif key == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
             self.peer_max_streams = value
+        elif key == frames.SETTINGS_HEADER_TABLE_SIZE:
+            if value < frames.DEFAULT_TABLE:
+                self.give_up_table()
         elif key == frames.SETTINGS_ENABLE_PUSH and value > 1:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
 
