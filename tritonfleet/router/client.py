@@ -199,6 +199,8 @@ class ClientConnection(SocketConnection):
             head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
             if not end_stream and not peek.enough(head):
                 return
+            if len(call.held) > 1:  # what is asked of it later is asked of its first part
+                call.held = [head]
             model = grpc.peek_model(head)
             legible = head
             if not model:  # none is named, or the message is compressed
@@ -299,6 +301,8 @@ class ClientConnection(SocketConnection):
         call.waiting = call.delayed = True
         if self._postponed is None:
             raise AssertionError("calls are postponed while there is a list of them")
+        if len(self._postponed) >= 2 * self.max_streams:  # most of those have been taken back
+            self._postponed = [one for one in self._postponed if one.waiting]
         self._postponed.append(call)
 
     def _resume(self, calls: list[Call]) -> None:

@@ -114,6 +114,7 @@ class Ends(Keeping):
             leg.connection.send_reset(leg, ErrorCode.CANCEL)
             leg.finish(Status.DEADLINE_EXCEEDED, timed=False)
             leg.partner = call.partner = None
+            self.drop_replay(call)
         if call.entry is not None:
             self.work.leave(call)
         call.waiting = False
@@ -135,6 +136,7 @@ class Ends(Keeping):
             if refused and self.retry != "off" and self._try_again(call, MAX_TRIES):
                 pass  # it is on its way to another replica
             elif refused:
+                self.drop_replay(call)
                 self.refuse(call, Status.UNAVAILABLE, f"replica {leg.replica.id} refused the request")
             else:
                 call.done = True
@@ -185,6 +187,7 @@ class Ends(Keeping):
             may_repeat = self.retry == "safe" and call.info.repeatable and call.sequence is None
             if not (may_repeat and self._try_again(call, MAX_LOSSES, budgeted=True)):
                 text = f"replica {leg.replica.id} was lost during the request: {why}"
+                self.drop_replay(call)
                 self.refuse(call, Status.UNAVAILABLE, text)
         self.after_leg(leg)
 
@@ -204,6 +207,7 @@ class Ends(Keeping):
     def _repeat(self, call: Call) -> None:
         self.retries_total += 1
         call.delayed = True
+        call.credited = call.held_bytes  # they had left, or were discarded
         self.dispatch(call)
 
     # ------------------------------------------------------------ replicas that answer badly

@@ -91,6 +91,6 @@ def is_reading(path: bytes, body: bytes) -> bool:
     if len(body) == 5:
         return True
     name = 0x12  # TraceSettingRequest: field 2, a string
-    if path != SERVICE + b"TraceSetting" or body[0] != 0 or len(body) < 7 or body[5] != name:
+    if path != SERVICE + b"TraceSetting" or len(body) < 7 or body[0] != 0 or body[5] != name:
         return False
     return body[6] < 0x80 and len(body) == 7 + body[6]
