@@ -71,7 +71,7 @@ class Ends(Keeping):
     def candidates(self, model: str, needs: Needs | None = None) -> list[Replica]:
         raise NotImplementedError
 
-    def complete(self, call: Call, leg: Leg, status: int) -> None:
+    def complete(self, call: Call, leg: Leg, status: int, trailers: Fields | None = None) -> None:
         """The replica has answered in full. What the client still sends of its request is of no use."""
         leg.finish(status, timed=not call.info.streaming)
         if leg.size:
@@ -84,7 +84,7 @@ class Ends(Keeping):
             call.connection.send_reset(call, ErrorCode.NO_ERROR, after_queue=True)
         if status == 0:
             leg.replica.failures_in_row = 0
-        elif status in BAD_STATUSES:
+        elif status in BAD_STATUSES and not (trailers is not None and grpc.was_unreadable(trailers)):
             self.note_failure(leg.replica)
         if call.sequence is not None and call.sequence.end and not call.info.streaming:
             self.sequences.release(call.sequence.key)

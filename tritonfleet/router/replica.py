@@ -75,7 +75,7 @@ class ReplicaConnection(SocketConnection):
                 call.held = None
         call.connection.send_headers(call, fields.block, end_stream)
         if end_stream:
-            self.dispatcher.complete(call, leg, grpc.status_of(fields))
+            self.dispatcher.complete(call, leg, grpc.status_of(fields), fields)
 
     def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
         call: Call | None = stream.partner  # type: ignore[assignment] # see on_headers

@@ -199,6 +199,20 @@ async def test_what_the_request_is_to_blame_for_ejects_nobody(status: str) -> No
         assert len(router.scripted[0].requests) == 10
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [("13", "Unable to parse request"), ("2", "Missing :te header")]
+)
+async def test_what_cannot_be_read_ejects_nobody_though_its_status_is_a_broken_servers(
+    status: str, words: str
+) -> None:
+    trailers = [("grpc-status", status), ("grpc-message", words)]
+    refusing = ScriptedReplica(lambda r: r.answer(b"", trailers=trailers))
+    async with router_of(refusing, ScriptedReplica()) as router, raw_client(router.port) as client:
+        for _ in range(20):
+            await client.finished(client.request(infer()[5:], path=INFER))
+        assert len(refusing.requests) == 10
+
+
 async def test_the_last_replica_is_never_ejected() -> None:
     async with router_of(failing("13")) as router, raw_client(router.port) as client:
         for _ in range(20):
