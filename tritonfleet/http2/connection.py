@@ -9,14 +9,14 @@ frame is handed on as its bytes arrive.
 """
 
 from tritonfleet.http2 import frames
+from tritonfleet.http2.blocks import MAX_CUT_BLOCK, MAX_HEADER_BLOCK, Block
 from tritonfleet.http2.events import Events
-from tritonfleet.http2.fields import FieldsDecoder
+from tritonfleet.http2.fields import MAX_HEADER_LIST, FieldsDecoder
 from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError, unpack_header
-from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Held, Sender
+from tritonfleet.http2.sending import MAX_FRAME, SMALL_PAYLOAD, Held, Sender
 from tritonfleet.http2.stream import Buffer, Stream
 
 MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
-MAX_CONTINUATIONS = 8  # nghttp2's limit
 MAX_SETTINGS = 32  # in one frame; Envoy: 100
 UPDATES_PER_SENDING = 20  # WINDOW_UPDATEs that may follow what we sent; Envoy: 20 for each DATA frame
 STREAMS_PER_STRIKE = 128  # a new initial window costs work for each stream that is open
@@ -31,7 +31,7 @@ class Connection(Sender, Events):
     """Both halves of a connection: parses what arrives, and sends (see `Sender`)."""
 
     __slots__ = (
-        "_block", "_block_ends", "_block_stream", "_continuations", "_data_ends", "_data_left",
+        "_block", "_data_ends", "_data_left",
         "_data_stream", "_decoded", "_decoder", "_goaway_last", "_pending", "_preface_read",
         "_sent_at_update", "_settings_read", "_updates_left", "interrupted", "last_peer_stream",
         "streams_per_turn",
@@ -45,7 +45,7 @@ class Connection(Sender, Events):
         self._goaway_last = frames.LARGEST_STREAM
         self._sent_at_update = 0
         self._updates_left = UPDATES_PER_SENDING
-        self._decoder = FieldsDecoder()
+        self._decoder = FieldsDecoder(MAX_CUT_BLOCK if self.is_client else MAX_HEADER_LIST)
         self._decoded = self._decoder.cache
         self._pending = b""
         self._preface_read = self.is_client
@@ -53,10 +53,7 @@ class Connection(Sender, Events):
         self._data_left = 0  # of a DATA frame whose payload is still arriving
         self._data_stream: Stream | None = None
         self._data_ends = False
-        self._block: bytearray | None = None  # a header block whose CONTINUATION is still to come
-        self._block_stream = CONNECTION
-        self._block_ends = False
-        self._continuations = 0
+        self._block: Block | None = None  # whose CONTINUATION is still to come
 
     @property
     def greeted(self) -> bool:
@@ -151,7 +148,7 @@ class Connection(Sender, Events):
                     at, self.interrupted = end, True
                     break
             else:
-                if length > MAX_CONTROL_PAYLOAD:
+                if length > MAX_CONTROL_PAYLOAD and not (self.is_client and length <= MAX_FRAME):
                     raise ProtocolError(
                         ErrorCode.FRAME_SIZE_ERROR, f"frame of type {kind} with {length} bytes"
                     )
@@ -243,7 +240,7 @@ class Connection(Sender, Events):
     def _on_frame(self, kind: int, flags: int, stream_id: bytes, payload: bytes) -> None:
         if stream_id[0] & 0x80:  # the reserved bit is ignored (RFC 9113, 4.1)
             stream_id = bytes((stream_id[0] & 0x7F,)) + stream_id[1:]
-        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_stream):
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block.stream):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame")
         if not self._settings_read and kind != frames.SETTINGS:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame was not SETTINGS")
@@ -288,25 +285,19 @@ class Connection(Sender, Events):
             if flags & frames.HAS_PRIORITY:
                 _check_dependency(stream_id, payload[skip - 5 : skip])
             payload = payload[skip : len(payload) - padding]
-        if len(payload) > MAX_HEADER_BLOCK:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
-        end_stream = bool(flags & frames.END_STREAM)
-        if flags & frames.END_HEADERS:
-            self._on_block(stream_id, payload, end_stream)
-            return
-        self._block, self._block_stream, self._block_ends = bytearray(payload), stream_id, end_stream
-        self._continuations = 0
+        self._block = Block(stream_id, ends=bool(flags & frames.END_STREAM), cuts=self.is_client)
+        self._add_to_block(self._block, flags, payload)
 
     def _on_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block += payload
-        self._continuations += 1
-        if self._continuations > MAX_CONTINUATIONS or len(self._block) > MAX_HEADER_BLOCK:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+        self._add_to_block(self._block, flags, payload)
+
+    def _add_to_block(self, block: Block, flags: int, payload: bytes) -> None:
+        block.add(payload)
         if flags & frames.END_HEADERS:
-            block, self._block = bytes(self._block), None
-            self._on_block(self._block_stream, block, self._block_ends)
+            self._block = None
+            self._on_block(block.stream, block.whole(), block.ends)
 
     def _on_block(self, stream_id: bytes, block: bytes, end_stream: bool) -> None:
         fields = self._decoded.get(block) or self._decoder.decode(block)

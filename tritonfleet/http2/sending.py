@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from tritonfleet.http2 import frames
+from tritonfleet.http2.blocks import MAX_HEADER_BLOCK
 from tritonfleet.http2.frames import (
     CONNECTION,
     DATA_LAST,
@@ -26,7 +27,6 @@ from tritonfleet.http2.stream import SMALL_PIECE, Buffer, Stream, joins, kept
 SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
 MAX_FRAME = 1 << 20  # what we let peers send in one DATA frame; its payload is passed on piecewise
 REMEMBERED_RESETS = 1024  # streams that we reset, whose late frames are no offence
-MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (CVE-2024-28182 and kin)
 FEW_STREAMS_LEFT = 0x7F  # first byte of an identifier, from which on they will soon be used up
 EMPTY_TABLE = b"\x20"  # HPACK: the dynamic table has 0 bytes from here on (RFC 7541, 6.3)
 

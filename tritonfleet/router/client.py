@@ -196,11 +196,11 @@ class ClientConnection(SocketConnection):
             self._collect(call, self.dispatcher.own, len(payload), end_stream=end_stream)
             return
         if call.info.names_model:
-            head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
+            if len(call.held) > 1:  # what is asked of it later is asked of its first part, too
+                call.held = [b"".join(call.held)]
+            head = call.held[0]
             if not end_stream and not peek.enough(head):
                 return
-            if len(call.held) > 1:  # what is asked of it later is asked of its first part
-                call.held = [head]
             model = grpc.peek_model(head)
             legible = head
             if not model:  # none is named, or the message is compressed
