@@ -247,6 +247,8 @@ class Dispatcher(Ends):
         ):
             chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s, at)
             if chosen is None:
+                if call.needs is not None:
+                    call.needs = call.needs.distinguishing(self.replicas.values())
                 self.work.wait(call, cost_s, candidates, self.loop.time())
                 return
             replica, stats = chosen, chosen.stats_of(model)
