@@ -9,7 +9,7 @@ frame is handed on as its bytes arrive.
 """
 
 from tritonfleet.http2 import frames
-from tritonfleet.http2.blocks import MAX_CUT_BLOCK, MAX_HEADER_BLOCK, Block
+from tritonfleet.http2.blocks import MAX_CUT_BLOCK, Block
 from tritonfleet.http2.events import Events
 from tritonfleet.http2.fields import MAX_HEADER_LIST, FieldsDecoder
 from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError, unpack_header
@@ -19,6 +19,8 @@ from tritonfleet.http2.stream import Buffer, Stream
 MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
 MAX_SETTINGS = 32  # in one frame; Envoy: 100
 UPDATES_PER_SENDING = 20  # WINDOW_UPDATEs that may follow what we sent; Envoy: 20 for each DATA frame
+LARGE_BLOCK = 1024  # bytes of a header block that take others' time as a further stream would
+TINY_PAYLOAD = 1024  # bytes of DATA, of which less takes others' time for what is around it
 STREAMS_PER_STRIKE = 128  # a new initial window costs work for each stream that is open
 UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY, frames.GOAWAY)) | frozenset(
     range(10, 256)
@@ -33,13 +35,14 @@ class Connection(Sender, Events):
     __slots__ = (
         "_block", "_data_ends", "_data_left",
         "_data_stream", "_decoded", "_decoder", "_goaway_last", "_pending", "_preface_read",
-        "_sent_at_update", "_settings_read", "_updates_left", "interrupted", "last_peer_stream",
-        "streams_per_turn",
+        "_sent_at_update", "_settings_read", "_updates_left", "bytes_per_turn", "interrupted",
+        "last_peer_stream", "streams_per_turn",
     )  # fmt: skip
 
     def __init__(self, touched: list[Sender], held: Held | None = None) -> None:
         super().__init__(touched, held)
         self.streams_per_turn = 1 << 30  # that may be opened in one turn of the loop; then others' turn comes
+        self.bytes_per_turn = 1 << 62  # that may be looked at in one turn, those of larger DATA apart
         self.last_peer_stream = CONNECTION
         self.interrupted = False  # `receive` stopped for the others' sake; call it again with b""
         self._goaway_last = frames.LARGEST_STREAM
@@ -86,7 +89,8 @@ class Connection(Sender, Events):
             at = min(self._data_left, size)
             self._data_left -= at
             self._on_data_part(memoryview(data)[:at], self._data_left == 0)
-        while size - at >= 9:
+        limit = size if size - at <= self.bytes_per_turn else at + self.bytes_per_turn
+        while limit - at >= 9:
             high, low, kind, flags, stream_id = unpack_header(data, at)
             length = (high << 8) | low
             start = at + 9
@@ -122,10 +126,11 @@ class Connection(Sender, Events):
                         self._on_data_part(memoryview(data)[start:size], False)
                     return
                 if stream is not None:
-                    if length <= SMALL_PAYLOAD:
+                    if length < TINY_PAYLOAD:
                         payload: Buffer = data[start:end]
-                    else:
-                        payload = memoryview(data)[start:end]
+                    else:  # such bytes take little time
+                        payload = data[start:end] if length <= SMALL_PAYLOAD else memoryview(data)[start:end]
+                        limit = min(limit + length, size)
                     if flags & 1:
                         self.close_receive(stream)
                         self.on_data(stream, payload, True)
@@ -139,7 +144,7 @@ class Connection(Sender, Events):
                 and flags & PLAIN_HEADERS == END_HEADERS
                 and self._block is None
                 and self._settings_read
-                and length <= MAX_HEADER_BLOCK
+                and length < LARGE_BLOCK
                 and stream_id[0] < 0x80
             ):  # the usual header block: `_on_frame` and `_on_headers_frame` without their calls
                 self._on_block(stream_id, data[start:end], flags & 1 == 1)
@@ -155,12 +160,15 @@ class Connection(Sender, Events):
                 if end > size:
                     break
                 self._on_frame(kind, flags, stream_id, data[start:end])
-                if kind == HEADERS:
-                    opened += 1
+                if kind == HEADERS or kind == frames.CONTINUATION:
+                    opened += 1 + length // LARGE_BLOCK  # to decode it may cost as much as many calls
                     if opened >= self.streams_per_turn and size - end >= 9:
                         at, self.interrupted = end, True
                         break
             at = end
+        else:
+            if limit < size:
+                self.interrupted = True
         if at < size:
             self._pending = data[at:]
 

@@ -17,7 +17,7 @@ from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.limits import CONTROL_FRAMES_PER_CALL, TokenBucket, gave_up
 from tritonfleet.router.needs import Needs
 from tritonfleet.router.streamed import Streamed
-from tritonfleet.router.transport import SocketConnection, flush_all
+from tritonfleet.router.transport import LARGE_READ, SocketConnection, flush_all
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,6 +63,7 @@ class ClientConnection(SocketConnection):
         self._most_wide = max(1, limits.held_by_connection // self.wide_window)
         super().__init__(dispatcher.touched, dispatcher.loop, dispatcher.held)
         self.streams_per_turn = limits.streams_per_turn
+        self.bytes_per_turn = LARGE_READ
 
     def on_unproductive(self, kind: int) -> None:
         calls = int.from_bytes(self.last_peer_stream, "big") >> 1

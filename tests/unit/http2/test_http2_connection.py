@@ -259,6 +259,40 @@ def test_who_asks_for_a_smaller_header_table_is_told_once_that_there_is_none(wai
     assert [frame.data for frame in sent] == [b"\x20" + block, block]
 
 
+def test_many_small_frames_are_looked_at_in_turns() -> None:
+    dialogue, _ = opened()
+    connection = dialogue.connection
+    connection.bytes_per_turn = 100
+    dialogue.events()
+    connection.receive(data_frame(1, b"x") * 25)
+    turns = [len(dialogue.events())]
+    while connection.interrupted:
+        connection.interrupted = False
+        connection.receive(b"")
+        turns.append(len(dialogue.events()))
+    assert turns == [10, 10, 5]
+
+
+def test_large_frames_take_no_others_turn() -> None:
+    dialogue, _ = opened()
+    dialogue.connection.bytes_per_turn = 100
+    dialogue.events()
+    dialogue.connection.receive(data_frame(1, bytes(2000)) * 3 + data_frame(1, bytes(10_000)) * 3)
+    assert len(dialogue.events()) == 6
+    assert not dialogue.connection.interrupted
+
+
+def test_a_large_header_block_is_as_many_streams_to_the_others_turn() -> None:
+    dialogue, _ = opened()
+    connection = dialogue.connection
+    connection.streams_per_turn = 4
+    block = encode((*REQUEST.items(), (b"x", b"y" * 3100)))
+    dialogue.events()
+    connection.receive(b"".join(headers_frame(number, block) for number in (3, 5, 7)))
+    assert connection.interrupted
+    assert [event[1] for event in dialogue.events()] == [3]
+
+
 def test_a_new_initial_window_moves_the_streams_that_are_open() -> None:
     dialogue, stream = opened(INITIAL_WINDOW_SIZE=4)
     dialogue.connection.send_data(stream, b"12345678", False)
