@@ -282,19 +282,13 @@ class Connection(Sender, Events):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
             if len(payload) != 5:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed PRIORITY")
-            _check_dependency(stream_id, payload)
+            frames.check_dependency(stream_id, payload)
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
 
     def _on_headers_frame(self, flags: int, stream_id: bytes, payload: bytes) -> None:
         if flags & (frames.PADDED | frames.HAS_PRIORITY):
-            skip = (1 if flags & frames.PADDED else 0) + (5 if flags & frames.HAS_PRIORITY else 0)
-            padding = payload[0] if flags & frames.PADDED and payload else 0
-            if skip + padding > len(payload):
-                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
-            if flags & frames.HAS_PRIORITY:
-                _check_dependency(stream_id, payload[skip - 5 : skip])
-            payload = payload[skip : len(payload) - padding]
+            payload = frames.fragment(flags, stream_id, payload)
         self._block = Block(
             stream_id,
             ends=bool(flags & frames.END_STREAM),
@@ -444,9 +438,3 @@ class Connection(Sender, Events):
             self.on_ping_ack(payload)
         else:
             self.send(frames.ping(payload, ack=True))
-
-
-def _check_dependency(stream_id: bytes, priority: bytes) -> None:
-    """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
-    if bytes((priority[0] & 0x7F,)) + priority[1:4] == stream_id:
-        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

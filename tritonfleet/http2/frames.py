@@ -116,3 +116,20 @@ def headers(stream: bytes, block: bytes, end_stream: bool, max_frame: int) -> by
             frame(CONTINUATION, END_HEADERS if last else 0, stream, block[start : start + max_frame])
         )
     return b"".join(parts)
+
+
+def fragment(flags: int, stream: bytes, payload: bytes) -> bytes:
+    """What of a HEADERS frame's payload is of its block. Raises ProtocolError."""
+    skip = (1 if flags & PADDED else 0) + (5 if flags & HAS_PRIORITY else 0)
+    padding = payload[0] if flags & PADDED and payload else 0
+    if skip + padding > len(payload):
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
+    if flags & HAS_PRIORITY:
+        check_dependency(stream, payload[skip - 5 : skip])
+    return payload[skip : len(payload) - padding]
+
+
+def check_dependency(stream: bytes, priority: bytes) -> None:
+    """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
+    if bytes((priority[0] & 0x7F,)) + priority[1:4] == stream:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
