@@ -110,8 +110,7 @@ class Connection(Sender, Events):
                     )
                 stream = self.streams.get(stream_id)
                 if stream is None or stream.receive_closed:
-                    self._on_late_data(stream_id, length)
-                    stream = None
+                    stream = self._on_late_data(stream_id, length)
                 else:  # `_data_target` without its call
                     if self.credit_on_receipt:
                         self.credit_connection(length)
@@ -178,8 +177,7 @@ class Connection(Sender, Events):
         """The stream that DATA belongs to, its window charged; None if it is to be thrown away."""
         stream = self.streams.get(stream_id)
         if stream is None or stream.receive_closed:
-            self._on_late_data(stream_id, length)
-            return None
+            return self._on_late_data(stream_id, length)
         if self.credit_on_receipt:
             self.credit_connection(length)
         stream.receive_room -= length
@@ -187,8 +185,10 @@ class Connection(Sender, Events):
             raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window")
         return stream
 
-    def _on_late_data(self, stream_id: bytes, length: int) -> None:
+    def _on_late_data(self, stream_id: bytes, length: int) -> Stream | None:
         """DATA of a stream that takes none: thrown away if it crossed a reset of ours, else an offence."""
+        if stream_id[0] & 0x80:
+            return self._data_target(frames.unreserved(stream_id), length)
         if self._is_idle(stream_id):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
         if stream_id in self.streams:
@@ -196,6 +196,7 @@ class Connection(Sender, Events):
         if not self.is_client and not self.was_abandoned(stream_id):
             raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA on a stream that its sender has closed")
         self.credit_connection(length)  # nobody else will give it back
+        return None
 
     def _on_data_part(self, part: memoryview, last: bool) -> None:
         stream = self._data_stream
@@ -248,8 +249,8 @@ class Connection(Sender, Events):
         return stream_id > self.last_peer_stream
 
     def _on_frame(self, kind: int, flags: int, stream_id: bytes, payload: bytes) -> None:
-        if stream_id[0] & 0x80:  # the reserved bit is ignored (RFC 9113, 4.1)
-            stream_id = bytes((stream_id[0] & 0x7F,)) + stream_id[1:]
+        if stream_id[0] & 0x80:
+            stream_id = frames.unreserved(stream_id)
         if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block.stream):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame")
         if not self._settings_read and kind != frames.SETTINGS:

@@ -118,6 +118,11 @@ def headers(stream: bytes, block: bytes, end_stream: bool, max_frame: int) -> by
     return b"".join(parts)
 
 
+def unreserved(stream: bytes) -> bytes:
+    """Without the reserved bit, which is ignored (RFC 9113, 4.1)."""
+    return bytes((stream[0] & 0x7F,)) + stream[1:]
+
+
 def fragment(flags: int, stream: bytes, payload: bytes) -> bytes:
     """What of a HEADERS frame's payload is of its block. Raises ProtocolError."""
     skip = (1 if flags & PADDED else 0) + (5 if flags & HAS_PRIORITY else 0)
@@ -131,5 +136,5 @@ def fragment(flags: int, stream: bytes, payload: bytes) -> bytes:
 
 def check_dependency(stream: bytes, priority: bytes) -> None:
     """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
-    if bytes((priority[0] & 0x7F,)) + priority[1:4] == stream:
+    if unreserved(priority[:4]) == stream:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

@@ -69,6 +69,21 @@ def test_a_call_arrives_and_its_answer_leaves() -> None:
     assert dialogue.connection.streams == {}
 
 
+@pytest.mark.parametrize("flags", [0, frames.PADDED])
+def test_the_reserved_bit_of_a_stream_s_number_is_ignored(flags: int) -> None:
+    """RFC 9113, 4.1: whatever frame it stands in, of whatever stream."""
+    dialogue = started(Recorder())
+    stream = b"\x80\0\0\1"
+    dialogue >> frames.frame(frames.HEADERS, END_HEADERS, stream, dialogue.block())
+    room = dialogue.connection.receive_room
+    payload = b"\0hello" if flags else b"hello"
+    dialogue >> frames.frame(frames.DATA, flags | END, stream, payload)
+    assert dialogue.events()[1:] == [("data", 1, b"hello", True)]
+    assert dialogue.connection.receive_room == room - len(payload)
+    with pytest.raises(ProtocolError, match="DATA on a stream that was never opened"):
+        dialogue >> frames.frame(frames.DATA, END, b"\x80\0\0\3", b"hello")
+
+
 @given(st.data())
 def test_any_split_of_the_bytes_gives_the_same_events(data: st.DataObject) -> None:
     whole = Dialogue(Recorder())
