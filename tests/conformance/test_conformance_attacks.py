@@ -250,6 +250,7 @@ SMUGGLED: dict[str, list[tuple[str, str]]] = {
     "transfer-encoding": [*PSEUDO.items(), GRPC, ("transfer-encoding", "chunked")],
     "te": [*PSEUDO.items(), GRPC, ("te", "gzip")],
     "two authorities": [*PSEUDO.items(), GRPC, ("host", "y")],
+    "one authority three times": [*PSEUDO.items(), GRPC, ("host", "x"), ("host", "x")],
     "two content-lengths": [*PSEUDO.items(), GRPC, ("content-length", "5"), ("content-length", "6")],
     "a content-length that is none": [*PSEUDO.items(), GRPC, ("content-length", "+5")],
 }

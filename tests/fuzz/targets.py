@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "http2"))
 from http2_dialogue import ClientRecorder, Recorder  # after the path
 
 from tritonfleet.http2 import frames  # after the path
+from tritonfleet.http2.blocks import MAX_CUT_BLOCK, MAX_HEADER_BLOCK, Cut
 from tritonfleet.http2.connection import MAX_CONTROL_PAYLOAD
 from tritonfleet.http2.fieldrules import request_fault, trailers_fault
 from tritonfleet.http2.fields import MAX_SIZE_UPDATES, FieldsDecoder, encode, size_updates
 from tritonfleet.http2.frames import ProtocolError
-from tritonfleet.http2.sending import MAX_HEADER_BLOCK
 from tritonfleet.router import grpc, peek
 from tritonfleet.router.management import READABLE, is_reading
 
@@ -68,7 +68,8 @@ def _talk(kind: type[Recorder], greeting: bytes, parts: list[bytes]) -> tuple[li
             error = f"{caught.code!r}: {caught}"
             break
         assert len(connection._pending) <= MOST_HELD
-        assert len(connection._block or b"") <= MAX_HEADER_BLOCK
+        most = MAX_CUT_BLOCK + MAX_HEADER_BLOCK if connection.is_client else MAX_HEADER_BLOCK
+        assert len(connection._block or b"") <= most
     joined: list[Any] = []
     for event in connection.events:
         last = joined[-1] if joined else ("",)
@@ -103,6 +104,30 @@ def header_blocks(data: bytes) -> None:
             return
         assert tuple(hpack.Decoder().decode(encode(found), raw=True)) == found
         header_rules_of(found)
+
+
+def long_blocks(data: bytes) -> None:
+    """A replica's block, in one and two pieces, the first byte saying where. Its strings are short, so what
+    is kept of it means what it meant."""
+    at, block = (data[0] % max(len(data), 1) if data else 0), data[1:]
+    found: list[bytes | str] = []
+    for parts in ([block], [block[:at], block[at:]]):
+        cut = Cut()
+        try:
+            for part in parts:
+                cut.add(part)
+        except ProtocolError as error:
+            found.append(f"{error.code!r}: {error}")
+        else:
+            found.append(bytes(cut.kept))
+    assert found[0] == found[1]
+    if isinstance(found[0], str):
+        return
+    try:
+        items = hpack.Decoder(max_header_list_size=1 << 20).decode(block, raw=True)
+    except hpack.HPACKError:
+        return
+    assert hpack.Decoder(max_header_list_size=1 << 20).decode(found[0], raw=True) == items
 
 
 def header_rules(data: bytes) -> None:
@@ -192,5 +217,13 @@ def only_asks(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (frames_to_us, frames_from_a_replica, header_blocks, header_rules, grpc_prefix, peek_at)
+    for target in (
+        frames_to_us,
+        frames_from_a_replica,
+        header_blocks,
+        long_blocks,
+        header_rules,
+        grpc_prefix,
+        peek_at,
+    )
 }

@@ -40,6 +40,13 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    """As ``version``, which is what most programs are asked by."""
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -79,6 +86,10 @@ def options(
     ] = "auto",
     no_input: Annotated[
         bool, typer.Option("--no-input", envvar="TRITONFLEET_NO_INPUT", help="Never ask a question.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="The version of this program."),
     ] = False,
 ) -> None:
     context.obj = {

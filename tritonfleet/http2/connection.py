@@ -9,14 +9,17 @@ frame is handed on as its bytes arrive.
 """
 
 from tritonfleet.http2 import frames
+from tritonfleet.http2.blocks import MAX_CONTINUATIONS, MAX_CUT_BLOCK, Block
 from tritonfleet.http2.events import Events
-from tritonfleet.http2.fields import FieldsDecoder
+from tritonfleet.http2.fields import MAX_HEADER_LIST, FieldsDecoder
 from tritonfleet.http2.frames import CONNECTION, DATA, ErrorCode, ProtocolError, unpack_header
-from tritonfleet.http2.sending import MAX_FRAME, MAX_HEADER_BLOCK, SMALL_PAYLOAD, Held, Sender
+from tritonfleet.http2.sending import MAX_FRAME, SMALL_PAYLOAD, Held, Sender
 from tritonfleet.http2.stream import Buffer, Stream
 
 MAX_CONTROL_PAYLOAD = 64 * 1024  # any frame but DATA is taken whole, so it is held this small
 UPDATES_PER_SENDING = 20  # WINDOW_UPDATEs that may follow what we sent; Envoy: 20 for each DATA frame
+LARGE_BLOCK = 1024  # bytes of a header block that take others' time as a further stream would
+TINY_PAYLOAD = 1024  # bytes of DATA, of which less takes others' time for what is around it
 STREAMS_PER_STRIKE = 128  # a new initial window costs work for each stream that is open
 UNPRODUCTIVE = frozenset((frames.PING, frames.SETTINGS, frames.PRIORITY, frames.GOAWAY)) | frozenset(
     range(10, 256)
@@ -29,24 +32,25 @@ class Connection(Sender, Events):
     """Both halves of a connection: parses what arrives, and sends (see `Sender`)."""
 
     __slots__ = (
-        "_block", "_block_ends", "_block_stream", "_continuations", "_data_ends", "_data_left",
+        "_block", "_data_ends", "_data_left",
         "_data_stream", "_decoded", "_decoder", "_goaway_last", "_pending", "_preface_read",
-        "_sent_at_update", "_settings_read", "_updates_left", "interrupted", "last_peer_stream",
-        "streams_per_turn",
+        "_sent_at_update", "_settings_read", "_updates_left", "bytes_per_turn", "interrupted",
+        "last_peer_stream", "streams_per_turn",
     )  # fmt: skip
 
-    max_continuations = 8  # of a header block
+    max_continuations = MAX_CONTINUATIONS  # of a header block
     max_settings = 32  # in one frame
 
     def __init__(self, touched: list[Sender], held: Held | None = None) -> None:
         super().__init__(touched, held)
         self.streams_per_turn = 1 << 30  # that may be opened in one turn of the loop; then others' turn comes
+        self.bytes_per_turn = 1 << 62  # that may be looked at in one turn, those of larger DATA apart
         self.last_peer_stream = CONNECTION
         self.interrupted = False  # `receive` stopped for the others' sake; call it again with b""
         self._goaway_last = frames.LARGEST_STREAM
         self._sent_at_update = 0
         self._updates_left = UPDATES_PER_SENDING
-        self._decoder = FieldsDecoder()
+        self._decoder = FieldsDecoder(MAX_CUT_BLOCK if self.is_client else MAX_HEADER_LIST)
         self._decoded = self._decoder.cache
         self._pending = b""
         self._preface_read = self.is_client
@@ -54,10 +58,7 @@ class Connection(Sender, Events):
         self._data_left = 0  # of a DATA frame whose payload is still arriving
         self._data_stream: Stream | None = None
         self._data_ends = False
-        self._block: bytearray | None = None  # a header block whose CONTINUATION is still to come
-        self._block_stream = CONNECTION
-        self._block_ends = False
-        self._continuations = 0
+        self._block: Block | None = None  # whose CONTINUATION is still to come
 
     @property
     def greeted(self) -> bool:
@@ -90,7 +91,8 @@ class Connection(Sender, Events):
             at = min(self._data_left, size)
             self._data_left -= at
             self._on_data_part(memoryview(data)[:at], self._data_left == 0)
-        while size - at >= 9:
+        limit = size if size - at <= self.bytes_per_turn else at + self.bytes_per_turn
+        while limit - at >= 9:
             high, low, kind, flags, stream_id = unpack_header(data, at)
             length = (high << 8) | low
             start = at + 9
@@ -108,8 +110,7 @@ class Connection(Sender, Events):
                     )
                 stream = self.streams.get(stream_id)
                 if stream is None or stream.receive_closed:
-                    self._on_late_data(stream_id, length)
-                    stream = None
+                    stream = self._on_late_data(stream_id, length)
                 else:  # `_data_target` without its call
                     if self.credit_on_receipt:
                         self.credit_connection(length)
@@ -126,10 +127,11 @@ class Connection(Sender, Events):
                         self._on_data_part(memoryview(data)[start:size], False)
                     return
                 if stream is not None:
-                    if length <= SMALL_PAYLOAD:
+                    if length < TINY_PAYLOAD:
                         payload: Buffer = data[start:end]
-                    else:
-                        payload = memoryview(data)[start:end]
+                    else:  # such bytes take little time
+                        payload = data[start:end] if length <= SMALL_PAYLOAD else memoryview(data)[start:end]
+                        limit = min(limit + length, size)
                     if flags & 1:
                         self.close_receive(stream)
                         self.on_data(stream, payload, True)
@@ -143,7 +145,7 @@ class Connection(Sender, Events):
                 and flags & PLAIN_HEADERS == END_HEADERS
                 and self._block is None
                 and self._settings_read
-                and length <= MAX_HEADER_BLOCK
+                and length < LARGE_BLOCK
                 and stream_id[0] < 0x80
             ):  # the usual header block: `_on_frame` and `_on_headers_frame` without their calls
                 self._on_block(stream_id, data[start:end], flags & 1 == 1)
@@ -152,19 +154,22 @@ class Connection(Sender, Events):
                     at, self.interrupted = end, True
                     break
             else:
-                if length > MAX_CONTROL_PAYLOAD:
+                if length > MAX_CONTROL_PAYLOAD and not (self.is_client and length <= MAX_FRAME):
                     raise ProtocolError(
                         ErrorCode.FRAME_SIZE_ERROR, f"frame of type {kind} with {length} bytes"
                     )
                 if end > size:
                     break
                 self._on_frame(kind, flags, stream_id, data[start:end])
-                if kind == HEADERS:
-                    opened += 1
+                if kind == HEADERS or kind == frames.CONTINUATION:
+                    opened += 1 + length // LARGE_BLOCK  # to decode it may cost as much as many calls
                     if opened >= self.streams_per_turn and size - end >= 9:
                         at, self.interrupted = end, True
                         break
             at = end
+        else:
+            if limit < size:
+                self.interrupted = True
         if at < size:
             self._pending = data[at:]
 
@@ -172,8 +177,7 @@ class Connection(Sender, Events):
         """The stream that DATA belongs to, its window charged; None if it is to be thrown away."""
         stream = self.streams.get(stream_id)
         if stream is None or stream.receive_closed:
-            self._on_late_data(stream_id, length)
-            return None
+            return self._on_late_data(stream_id, length)
         if self.credit_on_receipt:
             self.credit_connection(length)
         stream.receive_room -= length
@@ -181,8 +185,10 @@ class Connection(Sender, Events):
             raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window")
         return stream
 
-    def _on_late_data(self, stream_id: bytes, length: int) -> None:
+    def _on_late_data(self, stream_id: bytes, length: int) -> Stream | None:
         """DATA of a stream that takes none: thrown away if it crossed a reset of ours, else an offence."""
+        if stream_id[0] & 0x80:
+            return self._data_target(frames.unreserved(stream_id), length)
         if self._is_idle(stream_id):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was never opened")
         if stream_id in self.streams:
@@ -190,6 +196,7 @@ class Connection(Sender, Events):
         if not self.is_client and not self.was_abandoned(stream_id):
             raise ProtocolError(ErrorCode.STREAM_CLOSED, "DATA on a stream that its sender has closed")
         self.credit_connection(length)  # nobody else will give it back
+        return None
 
     def _on_data_part(self, part: memoryview, last: bool) -> None:
         stream = self._data_stream
@@ -242,9 +249,9 @@ class Connection(Sender, Events):
         return stream_id > self.last_peer_stream
 
     def _on_frame(self, kind: int, flags: int, stream_id: bytes, payload: bytes) -> None:
-        if stream_id[0] & 0x80:  # the reserved bit is ignored (RFC 9113, 4.1)
-            stream_id = bytes((stream_id[0] & 0x7F,)) + stream_id[1:]
-        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_stream):
+        if stream_id[0] & 0x80:
+            stream_id = frames.unreserved(stream_id)
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block.stream):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame")
         if not self._settings_read and kind != frames.SETTINGS:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame was not SETTINGS")
@@ -276,38 +283,31 @@ class Connection(Sender, Events):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
             if len(payload) != 5:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "malformed PRIORITY")
-            _check_dependency(stream_id, payload)
+            frames.check_dependency(stream_id, payload)
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
 
     def _on_headers_frame(self, flags: int, stream_id: bytes, payload: bytes) -> None:
         if flags & (frames.PADDED | frames.HAS_PRIORITY):
-            skip = (1 if flags & frames.PADDED else 0) + (5 if flags & frames.HAS_PRIORITY else 0)
-            padding = payload[0] if flags & frames.PADDED and payload else 0
-            if skip + padding > len(payload):
-                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
-            if flags & frames.HAS_PRIORITY:
-                _check_dependency(stream_id, payload[skip - 5 : skip])
-            payload = payload[skip : len(payload) - padding]
-        if len(payload) > MAX_HEADER_BLOCK:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
-        end_stream = bool(flags & frames.END_STREAM)
-        if flags & frames.END_HEADERS:
-            self._on_block(stream_id, payload, end_stream)
-            return
-        self._block, self._block_stream, self._block_ends = bytearray(payload), stream_id, end_stream
-        self._continuations = 0
+            payload = frames.fragment(flags, stream_id, payload)
+        self._block = Block(
+            stream_id,
+            ends=bool(flags & frames.END_STREAM),
+            cuts=self.is_client,
+            continuations=self.max_continuations,
+        )
+        self._add_to_block(self._block, flags, payload)
 
     def _on_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block += payload
-        self._continuations += 1
-        if self._continuations > self.max_continuations or len(self._block) > MAX_HEADER_BLOCK:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+        self._add_to_block(self._block, flags, payload)
+
+    def _add_to_block(self, block: Block, flags: int, payload: bytes) -> None:
+        block.add(payload)
         if flags & frames.END_HEADERS:
-            block, self._block = bytes(self._block), None
-            self._on_block(self._block_stream, block, self._block_ends)
+            self._block = None
+            self._on_block(block.stream, block.whole(), block.ends)
 
     def _on_block(self, stream_id: bytes, block: bytes, end_stream: bool) -> None:
         fields = self._decoded.get(block) or self._decoder.decode(block)
@@ -424,6 +424,9 @@ class Connection(Sender, Events):
             self.peer_max_frame = value
         elif key == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
             self.peer_max_streams = value
+        elif key == frames.SETTINGS_HEADER_TABLE_SIZE:
+            if value < frames.DEFAULT_TABLE:
+                self.give_up_table()
         elif key == frames.SETTINGS_ENABLE_PUSH and value > 1:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
 
@@ -436,9 +439,3 @@ class Connection(Sender, Events):
             self.on_ping_ack(payload)
         else:
             self.send(frames.ping(payload, ack=True))
-
-
-def _check_dependency(stream_id: bytes, priority: bytes) -> None:
-    """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
-    if bytes((priority[0] & 0x7F,)) + priority[1:4] == stream_id:
-        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

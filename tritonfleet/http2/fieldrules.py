@@ -39,6 +39,8 @@ def request_fault(items: HeaderList, most: int = MOST_FIELDS) -> str:
             return f"{name!r} holds a control character"
         if name in PSEUDO and (not value or value.strip(b" \t") != value):  # elsewhere gRPC clients send it
             return f"{name.decode()} is empty or has white space around it"
+    if sum(name == b"host" for name, _ in items) > 1:
+        return "b'host' twice (RFC 9110, 7.2)"
     authorities = {value for name, value in items if name in (b":authority", b"host")}
     if len(authorities) > 1:
         return "two authorities (RFC 9113, 8.3.1)"

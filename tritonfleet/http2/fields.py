@@ -59,9 +59,9 @@ class _ObservedTable(HeaderTable):
 class FieldsDecoder:
     """The receiving half of one connection's HPACK state."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_HEADER_LIST) -> None:
         self.max_size_updates = MAX_SIZE_UPDATES
-        self._decoder = Decoder(max_header_list_size=MAX_HEADER_LIST)
+        self._decoder = Decoder(max_header_list_size=most)
         self._table = self._decoder.header_table = _ObservedTable()
         self.cache: dict[bytes, Fields] = {}  # by block; the same dict for the whole life: read it directly
         self._cached_bytes = 0

@@ -28,6 +28,7 @@ SETTINGS_MAX_HEADER_LIST_SIZE = 6
 
 DEFAULT_WINDOW = 65_535  # RFC 9113, 6.5.2 and 6.9.2
 DEFAULT_MAX_FRAME = 16_384  # RFC 9113, 6.5.2
+DEFAULT_TABLE = 4096  # bytes of HPACK's dynamic table (RFC 9113, 6.5.2)
 LARGEST_WINDOW = 0x7FFFFFFF  # RFC 9113, 6.9.1
 LARGEST_MAX_FRAME = 0xFFFFFF  # RFC 9113, 6.5.2
 
@@ -115,3 +116,25 @@ def headers(stream: bytes, block: bytes, end_stream: bool, max_frame: int) -> by
             frame(CONTINUATION, END_HEADERS if last else 0, stream, block[start : start + max_frame])
         )
     return b"".join(parts)
+
+
+def unreserved(stream: bytes) -> bytes:
+    """Without the reserved bit, which is ignored (RFC 9113, 4.1)."""
+    return bytes((stream[0] & 0x7F,)) + stream[1:]
+
+
+def fragment(flags: int, stream: bytes, payload: bytes) -> bytes:
+    """What of a HEADERS frame's payload is of its block. Raises ProtocolError."""
+    skip = (1 if flags & PADDED else 0) + (5 if flags & HAS_PRIORITY else 0)
+    padding = payload[0] if flags & PADDED and payload else 0
+    if skip + padding > len(payload):
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding exceeds the frame")
+    if flags & HAS_PRIORITY:
+        check_dependency(stream, payload[skip - 5 : skip])
+    return payload[skip : len(payload) - padding]
+
+
+def check_dependency(stream: bytes, priority: bytes) -> None:
+    """A stream cannot depend on itself (RFC 7540, 5.3.1); otherwise priorities are ignored."""
+    if unreserved(priority[:4]) == stream:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from tritonfleet.http2 import frames
+from tritonfleet.http2.blocks import MAX_HEADER_BLOCK
 from tritonfleet.http2.frames import (
     CONNECTION,
     DATA_LAST,
@@ -26,7 +27,8 @@ from tritonfleet.http2.stream import SMALL_PIECE, Buffer, Stream, joins, kept
 SMALL_PAYLOAD = 4096  # bytes; up to this a copy is cheaper than a memoryview and a scatter write
 MAX_FRAME = 1 << 20  # what we let peers send in one DATA frame; its payload is passed on piecewise
 REMEMBERED_RESETS = 1024  # streams that we reset, whose late frames are no offence
-MAX_HEADER_BLOCK = 16 * 1024  # bytes over HEADERS and its CONTINUATION frames (CVE-2024-28182 and kin)
+FEW_STREAMS_LEFT = 0x7F  # first byte of an identifier, from which on they will soon be used up
+EMPTY_TABLE = b"\x20"  # HPACK: the dynamic table has 0 bytes from here on (RFC 7541, 6.3)
 
 
 class Held:
@@ -45,8 +47,8 @@ class Sender:
     __slots__ = (
         "_abandoned", "_forgotten", "blocked", "drained", "goaway_sent", "granted",
         "has_output", "held", "next_stream", "out", "out_is_large", "peer_initial_window",
-        "peer_max_frame", "peer_max_streams", "queued_bytes", "receive_room", "send_room", "streams",
-        "touched", "writable",
+        "peer_max_frame", "peer_max_streams", "queued_bytes", "receive_room", "send_room", "small_block",
+        "streams", "table_given_up", "touched", "writable",
     )  # fmt: skip
 
     is_client = False
@@ -77,6 +79,8 @@ class Sender:
         self.granted = frames.DEFAULT_WINDOW  # by the peer since the start: less send_room, what was sent
         self.receive_room = self.connection_window
         self.drained = 0
+        self.small_block = SMALL_FRAME  # shorter header blocks are plainly framed; 0: the next one is not
+        self.table_given_up = False  # we have told the peer that our HPACK table has no room, or will
         self.goaway_sent = False
         self._abandoned: dict[bytes, None] = {}  # what we reset, oldest first
         self._forgotten = CONNECTION  # the highest that fell out of it
@@ -88,6 +92,9 @@ class Sender:
     def may_widen(self, stream: Stream) -> bool:  # noqa: ARG002 # for those who override it
         """Whether ``stream``, whose first bytes have drained, gets the wide window from now on."""
         return True
+
+    def on_few_streams_left(self) -> None:
+        """One of the last eight million identifiers of this connection was given to a stream of ours."""
 
     def on_backlog(self) -> None:
         """More than ``queue_limit`` bytes wait here, or more than `Held.limit` everywhere."""
@@ -120,9 +127,11 @@ class Sender:
     def open_stream_id(self) -> bytes:
         """The identifier for a stream that we open. Raises OverflowError when the connection is used up."""
         stream_id = self.next_stream.to_bytes(4, "big")
-        if stream_id[0] & 0x80:
-            raise OverflowError("all stream identifiers of this connection are used")
         self.next_stream += 2
+        if stream_id[0] >= FEW_STREAMS_LEFT:
+            if stream_id[0] & 0x80:
+                raise OverflowError("all stream identifiers of this connection are used")
+            self.on_few_streams_left()
         return stream_id
 
     def send_headers(self, stream: Stream, block: bytes, end_stream: bool) -> None:
@@ -131,16 +140,28 @@ class Sender:
             stream.queue.append((None, block, end_stream))
             return
         size = len(block)
-        if size < SMALL_FRAME:
+        if size < self.small_block:
             head = HEADERS_LAST[size] if end_stream else HEADERS_OPEN[size]
             self.out.append(head + stream.id + block)
             if not self.has_output:  # `send` without its call
                 self.has_output = True
                 self.touched.append(self)
         else:
-            self.send(frames.headers(stream.id, block, end_stream, self.peer_max_frame))
+            self._emit_headers(stream, block, end_stream)
         if end_stream:
             self._close_send(stream)
+
+    def _emit_headers(self, stream: Stream, block: bytes, end_stream: bool) -> None:
+        """Any header block; the first one after a smaller table was asked for says that there is none at all
+        (RFC 7541, 4.2), which holds for ever."""
+        if not self.small_block:
+            block, self.small_block = EMPTY_TABLE + block, SMALL_FRAME
+        self.send(frames.headers(stream.id, block, end_stream, self.peer_max_frame))
+
+    def give_up_table(self) -> None:
+        """The peer wants our HPACK table, which we do not use, to be smaller than HTTP/2's default."""
+        if not self.table_given_up:
+            self.table_given_up, self.small_block = True, 0
 
     def send_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> bool:
         """Send DATA as far as windows and the socket allow; the rest waits in the stream's queue.
@@ -282,14 +303,16 @@ class Sender:
                     stream.queue = None
                     self.send_reset(stream, first[2])
                     break
-                self.send(frames.headers(stream.id, first[1], first[2], self.peer_max_frame))
+                self._emit_headers(stream, first[1], first[2])
                 if first[2]:
                     self._close_send(stream)
                 continue
             payload, end_stream = first[0], first[1]
             size = len(payload)
             room = min(size, stream.send_room, self.send_room, self.peer_max_frame)
-            if size and (room <= 0 or not self.writable):
+            if not size:
+                room = 0  # an empty frame needs no window, not even one in debt (a smaller one was set)
+            elif room <= 0 or not self.writable:
                 break
             if room < size:
                 view = memoryview(payload)

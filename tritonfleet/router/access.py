@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from tritonfleet.core.answers import status_name
+from tritonfleet.http2.fields import Fields
 from tritonfleet.http2.stream import Buffer, Stream
 from tritonfleet.router import peek
 from tritonfleet.router.call import Call, Leg
@@ -198,9 +199,9 @@ class LoggedDispatcher(Dispatcher):
             entry.queue_s = leg.started - entry.arrived
             entry.replica = leg.replica.instance
 
-    def complete(self, call: Call, leg: Leg, status: int) -> None:
+    def complete(self, call: Call, leg: Leg, status: int, trailers: Fields | None = None) -> None:
         entry = self.entries.pop(call, None)
-        super().complete(call, leg, status)
+        super().complete(call, leg, status, trailers)
         self._note(call, entry, status)
 
     def cancel(self, stream: Stream) -> None:

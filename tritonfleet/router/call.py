@@ -71,6 +71,7 @@ class Call(Stream):
 
     __slots__ = (
         "answered",
+        "credited",
         "deadline",
         "delayed",
         "done",
@@ -91,6 +92,9 @@ class Call(Stream):
         "tries",
         "waiting",
     )
+
+    credited: int
+    """Of the bytes in ``held``, those its client was credited for; only set when it is tried again."""
 
     def __init__(self, connection: Sender, stream_id: bytes, fields: Fields, info: RequestInfo) -> None:
         Stream.__init__(self, connection, stream_id)

@@ -17,7 +17,7 @@ from tritonfleet.router.call import Call, Leg
 from tritonfleet.router.limits import CONTROL_FRAMES_PER_CALL, TokenBucket, gave_up
 from tritonfleet.router.needs import Needs
 from tritonfleet.router.streamed import Streamed
-from tritonfleet.router.transport import SocketConnection, flush_all
+from tritonfleet.router.transport import LARGE_READ, SocketConnection, flush_all
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,6 +65,7 @@ class ClientConnection(SocketConnection):
         self.streams_per_turn = limits.streams_per_turn
         self.max_continuations, self.max_settings = limits.continuations, limits.settings_per_frame
         self._decoder.max_size_updates = limits.table_updates
+        self.bytes_per_turn = LARGE_READ
 
     def on_unproductive(self, kind: int) -> None:
         calls = int.from_bytes(self.last_peer_stream, "big") >> 1
@@ -204,7 +205,9 @@ class ClientConnection(SocketConnection):
         if call.info.is_own and self._is_kept(call, len(payload), end_stream=end_stream):
             return
         if call.info.names_model:
-            head = call.held[0] if len(call.held) == 1 else b"".join(call.held)
+            if len(call.held) > 1:  # what is asked of it later is asked of its first part, too
+                call.held = [b"".join(call.held)]
+            head = call.held[0]
             if not end_stream and not peek.enough(head):
                 return
             model = grpc.peek_model(head)
@@ -315,6 +318,8 @@ class ClientConnection(SocketConnection):
         call.waiting = call.delayed = True
         if self._postponed is None:
             raise AssertionError("calls are postponed while there is a list of them")
+        if len(self._postponed) >= 2 * self.max_streams:  # most of those have been taken back
+            self._postponed = [one for one in self._postponed if one.waiting]
         self._postponed.append(call)
 
     def _resume(self, calls: list[Call]) -> None:

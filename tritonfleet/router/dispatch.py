@@ -247,6 +247,8 @@ class Dispatcher(Ends):
         ):
             chosen = late_bind(self.policy, candidates, lambda r: r.has_room(model), cost_s, at)
             if chosen is None:
+                if call.needs is not None:
+                    call.needs = call.needs.distinguishing(self.replicas.values())
                 self.work.wait(call, cost_s, candidates, self.loop.time())
                 return
             replica, stats = chosen, chosen.stats_of(model)
@@ -312,7 +314,7 @@ class Dispatcher(Ends):
         if held is None:
             return
         if call.tries > 1:
-            leg.credited = call.held_bytes
+            leg.credited = call.credited
         if len(held) == 1 and call.tries == 1:  # the usual call: the loop below without what it need not do
             if connection.send_data(leg, held[0], call.receive_closed):
                 call.connection.credit(call, call.held_bytes)
@@ -353,6 +355,8 @@ class Dispatcher(Ends):
         return candidates
 
     def _wait(self, call: Call) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting = deque(one for one in self._waiting if one.waiting)
         if len(self._waiting) >= MAX_WAITING:
             self.refuse(
                 call,

@@ -71,7 +71,7 @@ class Ends(Keeping):
     def candidates(self, model: str, needs: Needs | None = None) -> list[Replica]:
         raise NotImplementedError
 
-    def complete(self, call: Call, leg: Leg, status: int) -> None:
+    def complete(self, call: Call, leg: Leg, status: int, trailers: Fields | None = None) -> None:
         """The replica has answered in full. What the client still sends of its request is of no use."""
         leg.finish(status, timed=not call.info.streaming)
         if leg.size:
@@ -84,7 +84,7 @@ class Ends(Keeping):
             call.connection.send_reset(call, ErrorCode.NO_ERROR, after_queue=True)
         if status == 0:
             leg.replica.failures_in_row = 0
-        elif status in BAD_STATUSES:
+        elif status in BAD_STATUSES and not (trailers is not None and grpc.was_unreadable(trailers)):
             self.note_failure(leg.replica)
         if call.sequence is not None and call.sequence.end and not call.info.streaming:
             self.sequences.release(call.sequence.key)
@@ -118,6 +118,7 @@ class Ends(Keeping):
             leg.connection.send_reset(leg, ErrorCode.CANCEL)
             leg.finish(status, timed=False)
             leg.partner = call.partner = None
+            self.drop_replay(call)
         if call.entry is not None:
             self.work.leave(call)
         call.waiting = False
@@ -139,6 +140,7 @@ class Ends(Keeping):
             if refused and self.retry != "off" and self._try_again(call, MAX_TRIES):
                 pass  # it is on its way to another replica
             elif refused:
+                self.drop_replay(call)
                 self.refuse(call, Status.UNAVAILABLE, f"replica {leg.replica.id} refused the request")
             else:
                 call.done = True
@@ -189,6 +191,7 @@ class Ends(Keeping):
             may_repeat = self.retry == "safe" and call.info.repeatable and call.sequence is None
             if not (may_repeat and self._try_again(call, MAX_LOSSES, budgeted=True)):
                 text = f"replica {leg.replica.id} was lost during the request: {why}"
+                self.drop_replay(call)
                 self.refuse(call, Status.UNAVAILABLE, text)
         self.after_leg(leg)
 
@@ -208,6 +211,7 @@ class Ends(Keeping):
     def _repeat(self, call: Call) -> None:
         self.retries_total += 1
         call.delayed = True
+        call.credited = call.held_bytes  # they had left, or were discarded
         self.dispatch(call)
 
     # ------------------------------------------------------------ replicas that answer badly

@@ -219,6 +219,14 @@ def status_of(fields: Fields) -> int:
 
 # How Triton words that it has not executed a request: the model, or the whole server, is on its way out.
 NOT_EXECUTED = (b"Request for unknown model: ", b"Server is stopping", b"Server exiting")
+# How gRPC's C core words, as INTERNAL or UNKNOWN, that it could not make a request of what a client sent.
+UNREADABLE = (
+    b"Unable to parse request",
+    b"Unexpected error decompressing data",
+    b"Error parsing '",
+    b"Missing :te header",
+    b"Missing :authority header",
+)
 REQUEST_ID = b"[request id: "  # what Triton puts before some messages, with the id and "] "
 
 
@@ -231,6 +239,12 @@ def was_not_executed(fields: Fields) -> bool:
     if words.startswith(REQUEST_ID):
         words = words.partition(b"] ")[2]
     return words.startswith(NOT_EXECUTED)
+
+
+def was_unreadable(fields: Fields) -> bool:
+    """Whether a response says that the request itself is at fault, though its status is one of a broken
+    server's: otherwise one client could have healthy replicas left out."""
+    return (fields.get(b"grpc-message") or b"").startswith(UNREADABLE)
 
 
 def _status_items(status: int, message: str) -> tuple[tuple[bytes, bytes], ...]:

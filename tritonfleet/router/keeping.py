@@ -97,7 +97,8 @@ class Keeping:
 
     def credit_unsent(self, call: Call) -> None:
         """Body bytes that were held and will never be sent: the client's other streams get their room. Those
-        of a request that is ours to answer, or no gRPC, were credited as they came."""
-        if call.held and call.tries == 0 and not (call.info.is_own and self.own is not None):
-            call.connection.credit_connection(call.held_bytes)
+        of a request that is ours to answer, or no gRPC, were credited as they came; those of an earlier try
+        then."""
+        if call.held and not (call.info.is_own and self.own is not None):
+            call.connection.credit_connection(call.held_bytes - (call.credited if call.tries else 0))
         self.drop_replay(call)

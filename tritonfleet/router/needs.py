@@ -6,7 +6,7 @@ dispatcher, since other replicas can serve it than the rest of its model's reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ class Needs(NamedTuple):
             holders = regions.get(region, frozenset())
             replicas = [replica for replica in replicas if replica.instance in holders] or replicas
         return replicas
+
+    def distinguishing(self, replicas: Iterable[Replica]) -> Needs | None:
+        """What of it makes a difference to where a request that has to wait may go. A version that none of
+        ``replicas`` is known to have makes none. Clients make versions up, and each would have a queue of its
+        own, to be asked at every turn."""
+        rows = [one.row for one in replicas if self.model in one.row.models]
+        told = any(self.version in row.versions.get(self.model, ()) for row in rows)
+        if not self.version or told or len({row.has_version(self.model, self.version) for row in rows}) > 1:
+            return self
+        return self._replace(version="") if self.regions else None
 
 
 def holders_of(regions: Mapping[str, Sequence[str]]) -> Regions:

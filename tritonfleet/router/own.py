@@ -17,6 +17,7 @@ import msgspec
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router import grpc
 from tritonfleet.router.call import Call
+from tritonfleet.router.fair import Turns
 from tritonfleet.router.grpc import CHANGING_RPCS, SERVICE, Status
 from tritonfleet.router.guard import refusal_of, rpc_name
 from tritonfleet.router.management import READABLE, Management
@@ -36,6 +37,7 @@ LOAD = SERVICE + b"RepositoryModelLoad"
 MESSAGE_LIMIT = 64 << 20  # bytes, decompressed: a load may carry the model's files
 MOST = 16 << 10  # bytes of any other's, and decompressed four times as many
 MOST_WITH_FILES = 4  # that are taken at a time
+MOST_ASKED = 16  # of one connection, at a time, of the 100 that httpx has under way
 PREFIX = 5  # bytes before a gRPC message
 WITHOUT_DEADLINE_S = 60.0  # longer than the controller takes to ask all replicas
 UNBOUNDED = (
@@ -63,6 +65,7 @@ class FleetAnswers:
         self._socket = control_socket
         self._http: httpx.AsyncClient | None = None
         self._asking: dict[asyncio.Task[None], Call] = {}
+        self._turns = Turns(MOST_ASKED)
         self._with_files: set[Call] = set()  # whose bodies are larger than MOST
 
     def unfit(self, call: Call) -> tuple[Status, str] | None:
@@ -148,7 +151,11 @@ class FleetAnswers:
     async def _pass_on(self, call: Call, body: bytes) -> None:
         dispatcher = self._dispatcher
         try:
-            answer = await self._ask(self._request_of(call, body), unbounded=call.info.path in UNBOUNDED)
+            request = self._request_of(call, body)
+            async with self._turns.turn(call.connection):
+                if call.done:  # its client has not waited
+                    return
+                answer = await self._ask(request, unbounded=call.info.path in UNBOUNDED)
         except MessageError as error:
             dispatcher.refuse(call, error.status, str(error))
         else:
@@ -181,7 +188,7 @@ class FleetAnswers:
                     "/router/rpc",
                     content=msgspec.json.encode(request),
                     headers={"content-type": "application/json"},
-                    timeout=httpx.Timeout(5.0, read=None, write=None),
+                    timeout=httpx.Timeout(5.0, read=None, write=None, pool=None),
                 )
             response.raise_for_status()
             return msgspec.json.decode(response.content, type=RpcAnswer)

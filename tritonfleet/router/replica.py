@@ -32,6 +32,7 @@ GREETING_TIMEOUT_S = 10.0  # a busy server accepts by its kernel, and speaks whe
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
 MOST_STRANGERS = 64  # names of no model that are counted apart
+LAST_STREAM = 0x7FFFFFFF  # identifier of a connection's
 USER_TIMEOUT_MS = 20_000  # unacknowledged data this old: the replica's host is gone (TCP_USER_TIMEOUT)
 
 
@@ -50,7 +51,8 @@ class ReplicaConnection(SocketConnection):
         self.replica = replica
         self.closed: asyncio.Event = asyncio.Event()
         self.heard: asyncio.Event = asyncio.Event()  # it has sent its settings, or hung up before
-        self.refusing = False  # it said GOAWAY: what runs may finish, nothing new
+        self.refusing = False  # it said GOAWAY, or is replaced: what runs may finish, nothing new
+        self.orderly = False  # and that is no failure
         super().__init__(dispatcher.touched, dispatcher.loop)
 
     @property
@@ -73,7 +75,7 @@ class ReplicaConnection(SocketConnection):
                 call.held = None
         call.connection.send_headers(call, fields.block, end_stream)
         if end_stream:
-            self.dispatcher.complete(call, leg, grpc.status_of(fields))
+            self.dispatcher.complete(call, leg, grpc.status_of(fields), fields)
 
     def on_data(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
         call: Call | None = stream.partner  # type: ignore[assignment] # see on_headers
@@ -108,6 +110,7 @@ class ReplicaConnection(SocketConnection):
     def on_goaway(self, last_stream: bytes, code: int, debug: bytes) -> None:
         """What it will never look at goes elsewhere; the rest may finish here; a new connection is opened."""
         self.refusing = True
+        self.orderly = code == ErrorCode.NO_ERROR
         log.info(
             "%s: GOAWAY %s %s", self.replica.instance, ErrorCode(code).name if code < 14 else code, debug[:80]
         )
@@ -118,6 +121,16 @@ class ReplicaConnection(SocketConnection):
         self.close_if_refusing()
         self.closed.set()
         self.dispatcher.room_changed()
+
+    def on_few_streams_left(self) -> None:
+        """Another connection is opened for this one, and used instead once it is there."""
+        self.closed.set()
+        if self.next_stream > LAST_STREAM:
+            self.stop_using()
+
+    def stop_using(self) -> None:
+        self.refusing = self.orderly = True
+        self.dispatcher.choose_anew()
 
     def close_if_refusing(self) -> None:
         if self.refusing and not self.streams:
@@ -133,7 +146,7 @@ class ReplicaConnection(SocketConnection):
         self.blocked.clear()
         self.closed.set()
         if self.heard.is_set():
-            self.replica.on_connection_lost(why)
+            self.replica.on_connection_lost(why, failed=bool(legs) or not self.orderly)
         self.heard.set()
         flush_all(self.dispatcher.touched)
 
@@ -162,6 +175,7 @@ class Replica:
         self.failures_in_row = 0
         self.ejections = 0
         self.ejected_until: float | None = None  # by the loop's clock: answers badly, is not chosen
+        self.stuck: dict[Leg, tuple[object, object, float]] = {}  # who waits here, for what, and since when
         self.declines: set[str | Needs] = set()  # models it says it has not, though its row lists them
         self.retired = False  # no longer in the table: goes away when its last call ends
         self._slots = [asyncio.create_task(self._keep_connected()) for _ in range(connections)]
@@ -233,6 +247,7 @@ class Replica:
     async def _keep_connected(self) -> None:
         """Hold one connection open for as long as the replica is in the table."""
         loop, delay = asyncio.get_running_loop(), FIRST_RETRY_S
+        before: ReplicaConnection | None = None
         while not self.retired:
             try:
                 connection = await self._connected()
@@ -245,6 +260,10 @@ class Replica:
             if sock is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
             self.connections.append(connection)
+            if before is not None and before.usable:  # its stream identifiers are nearly used up
+                before.stop_using()
+                before.close_if_refusing()
+            before = connection
             self.reachable, self.last_error = True, ""
             connected_at = loop.time()
             self.untried = False
@@ -302,8 +321,8 @@ class Replica:
             self.connections.remove(connection)
         self.dispatcher.choose_anew()
 
-    def on_connection_lost(self, why: str) -> None:
-        if not self.retired:
+    def on_connection_lost(self, why: str, *, failed: bool) -> None:
+        if failed and not self.retired:
             self.dispatcher.note_failure(self)
         if not self.connections and not self.retired:
             self.last_error = why

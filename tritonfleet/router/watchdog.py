@@ -15,13 +15,17 @@ from tritonfleet.router.transport import flush_all
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
+YOUNG_S = 2.0  # what is in flight for less waits for nobody yet
 
 
 async def watch(dispatcher: Dispatcher) -> None:
-    """Look after ``dispatcher`` until cancelled."""
+    """Look after ``dispatcher`` until cancelled. A fault ends one look, not all that would come."""
     while True:
         await asyncio.sleep(INTERVAL_S)
-        look(dispatcher, dispatcher.loop.time())
+        try:
+            look(dispatcher, dispatcher.loop.time())
+        except Exception:
+            log.exception("the router's look at itself failed")
 
 
 def look(dispatcher: Dispatcher, now: float) -> None:
@@ -41,7 +45,7 @@ def look(dispatcher: Dispatcher, now: float) -> None:
         if replica.ejected_until is not None and now >= replica.ejected_until:
             _take_back(dispatcher, replica)
         elif replica.ejected_until is None and replica.in_flight:
-            _eject_if_stuck(dispatcher, replica)
+            _eject_if_stuck(dispatcher, replica, now)
     _enforce_deadlines(dispatcher, now)
     for client in list(dispatcher.clients):
         _hurry(client, now)
@@ -97,15 +101,15 @@ def _take_back(dispatcher: Dispatcher, replica: Replica) -> None:
     dispatcher.room_changed()
 
 
-def _eject_if_stuck(dispatcher: Dispatcher, replica: Replica) -> None:
-    oldest = oldest_unary(replica)
-    if oldest is None:
+def _eject_if_stuck(dispatcher: Dispatcher, replica: Replica, now: float) -> None:
+    found = longest_wait(replica, now)
+    if found is None:
         return
-    age = oldest.age_s
+    leg, waited_s = found
     ejected = sum(other.ejected_until is not None for other in dispatcher.replicas.values())
     verdict = for_age(
-        age,
-        oldest.stats.latency.quantile(0.99),
+        waited_s,
+        leg.stats.latency.quantile(0.99),
         replica.ejections,
         ejected=ejected,
         replicas=len(dispatcher.replicas),
@@ -114,17 +118,29 @@ def _eject_if_stuck(dispatcher: Dispatcher, replica: Replica) -> None:
         dispatcher.eject(replica, verdict)
 
 
-def oldest_unary(replica: Replica) -> Leg | None:
-    """The call that has been there longest, streams apart: they may be silent for long. Streams of a
-    connection are in the order of their beginning."""
-    found: Leg | None = None
+def longest_wait(replica: Replica, now: float) -> tuple[Leg, float] | None:
+    """The call that has waited longest for the replica, and for how long; streams apart, which may be silent
+    for long. Time in which the client has not sent its request, or does not take its answer, is none of the
+    replica's. It is known to a look; streams of a connection are in the order of their beginning."""
+    seen: dict[Leg, tuple[object, object, float]] = {}
+    found: tuple[Leg, float] | None = None
     for connection in replica.connections:
         for stream in connection.streams.values():
             call = stream.partner
-            if isinstance(stream, Leg) and isinstance(call, Call) and not call.info.streaming:
-                if found is None or stream.started < found.started:
-                    found = stream
+            if not isinstance(stream, Leg) or not isinstance(call, Call) or call.info.streaming:
+                continue
+            if stream.age_s < YOUNG_S:
                 break
+            first = stream.queue[0] if stream.queue else None
+            came = stream.receive_room, stream.drained
+            before, had_come, since = replica.stuck.get(stream, (first, came, now - stream.age_s))
+            clients_turn = call.queue is not None or (first is None and not stream.send_closed)
+            if clients_turn or first is not before or came != had_come:
+                since = now
+            seen[stream] = first, came, since
+            if found is None or now - since > found[1]:
+                found = stream, now - since
+    replica.stuck = seen
     return found
 
 

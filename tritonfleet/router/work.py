@@ -148,12 +148,14 @@ class Work:
                 cost_s=cost_s,
             )
             if refused is not None:
+                self._forget_empty(work, call.needs)
                 self._refuse(call, Status.RESOURCE_EXHAUSTED, refused.reason, refused.pushback_s)
                 return
         patience_s = max(self.max_wait_s, self.asleep.get(model, 0.0))
         deadline = min(deadline, max(call.queued_at, self._woken_at.get(model, 0.0)) + patience_s)
         call.entry = queue.push(call, call.queued_at, priority=priority, deadline=deadline, cost_s=cost_s)
         if call.entry is None:  # the queue was made smaller while this call was being placed
+            self._forget_empty(work, call.needs)
             self._refuse(
                 call, Status.RESOURCE_EXHAUSTED, f"model {model!r}: the router's queue is full", None
             )
@@ -183,8 +185,13 @@ class Work:
         self.queued -= 1
         call.entry = None
         call.waiting = False
-        if call.needs is not None and not work.queues[call.needs]:
-            del work.queues[call.needs]  # versions come from clients: do not let them fill memory
+        self._forget_empty(work, call.needs)
+
+    @staticmethod
+    def _forget_empty(work: ModelWork, needs: Needs | None) -> None:
+        """Versions come from clients: do not let them fill memory."""
+        if needs is not None and not work.queues.get(needs):
+            work.queues.pop(needs, None)
 
     def has_waited(self, call: Call, now: float) -> None:
         """It is sent to its first replica now."""

@@ -18,8 +18,9 @@ from tritonfleet.core.wire import ControllerInfo, Problem
 # ---------------------------------------------------------------- the command line itself
 
 
-def test_version_goes_to_stdout(cli: Cli) -> None:
-    outcome = cli("version")
+@pytest.mark.parametrize("words", [("version",), ("--version",)])
+def test_version_goes_to_stdout(cli: Cli, words: tuple[str, ...]) -> None:
+    outcome = cli(*words)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.count(".") == 2
 

@@ -7,6 +7,7 @@ from http2_dialogue import (
     Recorder,
     data_frame,
     headers_frame,
+    parse,
     setting,
     sid,
     started,
@@ -66,6 +67,21 @@ def test_a_call_arrives_and_its_answer_leaves() -> None:
         "Headers 1 grpc-status=0 END_HEADERS END_STREAM",
     ]
     assert dialogue.connection.streams == {}
+
+
+@pytest.mark.parametrize("flags", [0, frames.PADDED])
+def test_the_reserved_bit_of_a_stream_s_number_is_ignored(flags: int) -> None:
+    """RFC 9113, 4.1: whatever frame it stands in, of whatever stream."""
+    dialogue = started(Recorder())
+    stream = b"\x80\0\0\1"
+    dialogue >> frames.frame(frames.HEADERS, END_HEADERS, stream, dialogue.block())
+    room = dialogue.connection.receive_room
+    payload = b"\0hello" if flags else b"hello"
+    dialogue >> frames.frame(frames.DATA, flags | END, stream, payload)
+    assert dialogue.events()[1:] == [("data", 1, b"hello", True)]
+    assert dialogue.connection.receive_room == room - len(payload)
+    with pytest.raises(ProtocolError, match="DATA on a stream that was never opened"):
+        dialogue >> frames.frame(frames.DATA, END, b"\x80\0\0\3", b"hello")
 
 
 @given(st.data())
@@ -177,6 +193,21 @@ def test_an_empty_last_frame_needs_no_window() -> None:
     dialogue << ["Data 1 '' END_STREAM"]
 
 
+def test_an_empty_last_frame_needs_no_window_that_is_in_debt_either() -> None:
+    """As when a peer makes its initial window smaller than what it was sent."""
+    dialogue, stream = opened(INITIAL_WINDOW_SIZE=10)
+    assert dialogue.connection.send_data(stream, b"12345678", False)
+    dialogue >> setting(frames.SETTINGS_INITIAL_WINDOW_SIZE, 0)
+    dialogue << ["Data 1 '12345678'", "Settings 0 ACK"]
+    room, of_connection = stream.send_room, dialogue.connection.send_room
+    assert room == -8
+    dialogue.connection.send_data(stream, b"", False)
+    dialogue.connection.send_data(stream, b"", True)
+    dialogue << ["Data 1 ''", "Data 1 '' END_STREAM"]
+    assert (stream.send_room, dialogue.connection.send_room) == (room, of_connection)
+    assert dialogue.connection.queued_bytes == 0
+
+
 def test_one_stalled_stream_does_not_stall_another() -> None:
     dialogue, first = opened(INITIAL_WINDOW_SIZE=4)
     dialogue >> headers_frame(3, dialogue.block())
@@ -224,6 +255,57 @@ def test_a_sender_is_credited_only_for_what_has_drained() -> None:
     dialogue << []
     dialogue.connection.credit(stream, 1)
     dialogue << [f"WindowUpdate 1 +{half}"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_who_asks_for_a_smaller_header_table_is_told_once_that_there_is_none(waits: bool) -> None:
+    dialogue, stream = opened(INITIAL_WINDOW_SIZE=0)
+    dialogue >> headers_frame(3, dialogue.block())
+    for size in (8192, 4095, 100, 0):
+        dialogue >> setting(frames.SETTINGS_HEADER_TABLE_SIZE, size)
+    dialogue.connection.take_output()
+    if waits:
+        dialogue.connection.send_data(stream, b"12", False)
+    block = encode(((b":status", b"200"), (b"x", b"y" * 2000)))
+    dialogue.connection.send_headers(stream, block, False)
+    dialogue >> frames.window_update(sid(1), 2)
+    dialogue.connection.send_headers(dialogue.connection.streams[sid(3)], block, False)
+    sent = [f for f in parse(b"".join(map(bytes, dialogue.connection.take_output()))) if f.body_len > 2000]
+    assert [frame.data for frame in sent] == [b"\x20" + block, block]
+
+
+def test_many_small_frames_are_looked_at_in_turns() -> None:
+    dialogue, _ = opened()
+    connection = dialogue.connection
+    connection.bytes_per_turn = 100
+    dialogue.events()
+    connection.receive(data_frame(1, b"x") * 25)
+    turns = [len(dialogue.events())]
+    while connection.interrupted:
+        connection.interrupted = False
+        connection.receive(b"")
+        turns.append(len(dialogue.events()))
+    assert turns == [10, 10, 5]
+
+
+def test_large_frames_take_no_others_turn() -> None:
+    dialogue, _ = opened()
+    dialogue.connection.bytes_per_turn = 100
+    dialogue.events()
+    dialogue.connection.receive(data_frame(1, bytes(2000)) * 3 + data_frame(1, bytes(10_000)) * 3)
+    assert len(dialogue.events()) == 6
+    assert not dialogue.connection.interrupted
+
+
+def test_a_large_header_block_is_as_many_streams_to_the_others_turn() -> None:
+    dialogue, _ = opened()
+    connection = dialogue.connection
+    connection.streams_per_turn = 4
+    block = encode((*REQUEST.items(), (b"x", b"y" * 3100)))
+    dialogue.events()
+    connection.receive(b"".join(headers_frame(number, block) for number in (3, 5, 7)))
+    assert connection.interrupted
+    assert [event[1] for event in dialogue.events()] == [3]
 
 
 def test_a_new_initial_window_moves_the_streams_that_are_open() -> None:

@@ -49,6 +49,7 @@ FAULTS = {
     "connection": ((*GOOD, (b"connection", b"close")), "another connection"),
     "transfer-encoding": ((*GOOD, (b"transfer-encoding", b"chunked")), "another connection"),
     "te": ((*GOOD[:-1], (b"te", b"gzip")), "another connection"),
+    "host twice": ((*GOOD, (b"host", b"host:1"), (b"host", b"host:1")), "b'host' twice"),
     "host is another": ((*GOOD, (b"host", b"other")), "two authorities"),
     "too many": (GOOD + tuple((b"x%d" % n, b"") for n in range(MOST_FIELDS)), "at most 100"),
 }

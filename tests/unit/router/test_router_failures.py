@@ -199,6 +199,35 @@ async def test_what_the_request_is_to_blame_for_ejects_nobody(status: str) -> No
         assert len(router.scripted[0].requests) == 10
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [("13", "Unable to parse request"), ("2", "Missing :te header")]
+)
+async def test_what_cannot_be_read_ejects_nobody_though_its_status_is_a_broken_servers(
+    status: str, words: str
+) -> None:
+    trailers = [("grpc-status", status), ("grpc-message", words)]
+    refusing = ScriptedReplica(lambda r: r.answer(b"", trailers=trailers))
+    async with router_of(refusing, ScriptedReplica()) as router, raw_client(router.port) as client:
+        for _ in range(20):
+            await client.finished(client.request(infer()[5:], path=INFER))
+        assert len(refusing.requests) == 10
+
+
+@pytest.mark.parametrize(("size", "left"), [(16_300, 16_300), (20_000, 20_000), (50_000, 4096)])
+async def test_an_error_with_many_words_ends_its_own_call_only(size: int, left: int) -> None:
+    """Triton repeats names of the request in its errors, so a client chooses how long they are."""
+    trailers = [("grpc-status", "5"), ("grpc-message", "m" * size)]
+    replica = ScriptedReplica(lambda r: r.body[5:] == b"wait" or r.answer(b"", trailers=trailers))
+    async with router_of(replica) as router, raw_client(router.port) as client:
+        waiting = client.request(b"wait", path=INFER)
+        status, text = await client.finished(client.request(b"x", path=INFER))
+        assert (status, len(text)) == (5, left)
+        assert len(replica.connections) == 1
+        replica.requests[0].answer(b"done")
+        assert await client.finished(waiting) == (0, "")
+        assert router.dispatcher.retries_total == 0
+
+
 async def test_the_last_replica_is_never_ejected() -> None:
     async with router_of(failing("13")) as router, raw_client(router.port) as client:
         for _ in range(20):

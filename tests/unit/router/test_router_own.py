@@ -22,7 +22,14 @@ from tritonfleet.controller.api import ControlServer
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
 from tritonfleet.router.grpc import parse_timeout
 from tritonfleet.router.management import Management
-from tritonfleet.router.own import MESSAGE_LIMIT, FleetAnswers, MessageError, lone_string, message_of
+from tritonfleet.router.own import (
+    MESSAGE_LIMIT,
+    MOST_ASKED,
+    FleetAnswers,
+    MessageError,
+    lone_string,
+    message_of,
+)
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -40,10 +47,14 @@ class Controller:
         self.path = path
         self.asked: list[RpcRequest] = []
         self.answer: Callable[[RpcRequest], RpcAnswer] = lambda _request: RpcAnswer(0, "", b"from the fleet")
+        self.held = ""  # RPC whose answers wait ...
+        self.released = asyncio.Event()  # ... for this
 
     async def rpc(self, request: Request) -> Response:
         asked = msgspec.json.decode(await request.body(), type=RpcRequest)
         self.asked.append(asked)
+        if asked.path.endswith(self.held or "?"):
+            await self.released.wait()
         return Response(msgspec.json.encode(self.answer(asked)))
 
 
@@ -200,6 +211,36 @@ async def test_a_cancelled_call_is_left_alone(tmp_path: Path) -> None:
         other = client.request(b"", path=SERVICE + "ServerLive")
         assert await client.finished(other) == (0, "")
         assert client.body(stream) == b""
+
+
+async def test_who_asks_much_at_once_waits_for_its_own_answers_only(tmp_path: Path) -> None:
+    """A client whose questions a replica is slow to answer, more of them than the router asks at a time."""
+    async with (
+        fleet_of(tmp_path, ScriptedReplica()) as (router, own),
+        controller_at(tmp_path / "control.sock") as there,
+    ):
+        there.held = "ModelStatistics"
+        alone = [("grpc.use_local_subchannel_pool", 1)]  # a connection that nobody shares
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{router.port}", alone) as channel:
+            asking = [channel.unary_unary(SERVICE + "ModelStatistics")(b"%d" % at) for at in range(200)]
+            slow = [asyncio.ensure_future(_answer_of(one)) for one in asking]
+            await until(lambda: len(there.asked) == MOST_ASKED)
+            first = {int(one.message) for one in there.asked}
+            for _ in range(3):
+                assert await unary(router, "RepositoryIndex", timeout=30) == b"from the fleet"
+            for one in asking[150:]:
+                one.cancel()
+            await until(lambda: sum(call.done for call in own._asking.values()) == 50)
+            there.released.set()
+            assert await asyncio.gather(*slow[:150]) == [b"from the fleet"] * 150
+            await asyncio.gather(*slow[150:], return_exceptions=True)
+    asked = {int(one.message) for one in there.asked if one.message}
+    assert asked == first | set(range(150))  # none that was taken back while it waited
+
+
+async def _answer_of(call: "grpc.aio.UnaryUnaryCall[bytes, bytes]") -> bytes:
+    answer: bytes = await call
+    return answer
 
 
 def test_messages() -> None:
