@@ -1,10 +1,10 @@
 """After a controller's death: what it remembered and what runs become slots again; nothing starts twice."""
 
 import asyncio
-from time import time
 
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ExitStatus, ReplicaState
 from tritonfleet.drivers.base import Instance
 
