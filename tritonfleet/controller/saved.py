@@ -1,6 +1,7 @@
 """What a controller must find again after its own death, beside the driver's records: small JSON files,
 written whole or not at all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from tritonfleet.core.model import ModelStatus, ReplicaState
 from tritonfleet.drivers.spawn import ProcessIdentity
 
 T = TypeVar("T")
+Write = Callable[[Path, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
