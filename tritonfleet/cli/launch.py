@@ -35,7 +35,15 @@ def start_controller(target: Target, file: Path, sizes: Mapping[str, int]) -> bo
     """Start it and return once it answers. False: somebody was faster, and theirs answers. Raises CliError
     with the end of its log when none does."""
     log_path = target.paths.controller_log
-    target.paths.make()
+    try:
+        target.paths.make()
+        log_path.touch()
+    except OSError as error:
+        raise CliError(
+            ExitCode.FAILED,
+            f"the fleet's state cannot be kept in {target.paths.root}: {error.strerror or error}",
+            hint="TRITONFLEET_STATE_DIR names another folder",
+        ) from error
     with log_path.open("ab") as log:
         began_at = log.tell()
         process = subprocess.Popen(

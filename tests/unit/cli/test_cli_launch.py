@@ -87,3 +87,14 @@ def test_a_variable_that_is_no_text_is_not_handed_over(
     (applied,) = [body for method, path, body in server.requests if path == "/apply"]
     assert applied["environ"]["PLAIN"] == "café"
     assert "LATIN" not in applied["environ"]
+
+
+def test_a_state_folder_that_cannot_be_made_is_told_of(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRITONFLEET_STATE_DIR", str(tmp_path / "file"))
+    fleet_file(tmp_path)
+    outcome = cli("up", "-d")
+    assert outcome.code == 1
+    assert f"the fleet's state cannot be kept in {tmp_path}/file/demo: Not a directory" in outcome.err
