@@ -165,8 +165,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     paths = FleetPaths.of(spec.name)
-    paths.make()
     try:
+        paths.make()
         with lock(paths):
             asyncio.run(control(spec, arguments, paths))
     except LockedError as error:
@@ -178,7 +178,7 @@ def main() -> int:
     except MetricsAddressError as error:
         log.error("%s", error)
         return EXIT_FAILED
-    except (DriverError, RefusedError, ValueError) as error:
+    except (DriverError, RefusedError, ValueError, OSError) as error:
         hint = error.remedy if isinstance(error, DriverError) else ""
         log.error("%s%s", error, f" ({hint})" if hint else "")
         return EXIT_FAILED

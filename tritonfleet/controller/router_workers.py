@@ -164,7 +164,7 @@ class RouterWorkers:
                 told = False
             else:
                 await asyncio.sleep(delay)
-                if worker.leaving:  # replaced while it was to be started again
+                if self._stopping or worker.leaving:  # replaced while it was to be started again
                     return
                 if not await self._spawn(worker):
                     delay = LAST_DELAY_S
@@ -234,6 +234,7 @@ class RouterWorkers:
         """Start new workers, as ``spec`` says, in the place of all that run: each new one accepts before an
         old one is told to end. While that goes on already, it is done once more afterwards."""
         self._spec = spec
+        self._tasks = [task for task in self._tasks if not task.done()]
         self._journal.add("router.restarting", "router", f"workers are replaced one by one by {by}")
         if self._replacing is not None and not self._replacing.done():
             self._again = True

@@ -273,6 +273,27 @@ async def test_one_that_is_replaced_while_it_waits_to_start_again_does_not_come_
     assert parts.processes() == set()
 
 
+async def test_one_that_waits_to_start_again_does_not_start_while_the_others_finish(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `down` nobody would end it."""
+    monkeypatch.setattr("tritonfleet.controller.router_workers.FIRST_DELAY_S", 1.0)
+    async with parts.running(workers=2) as workers:
+        terminated = spawn.terminate
+
+        async def slowly(identity: spawn.ProcessIdentity, grace_s: float) -> None:
+            await asyncio.gather(
+                terminated(identity, grace_s), asyncio.sleep(2.0)
+            )  # a call that takes its time
+
+        monkeypatch.setattr(spawn, "terminate", slowly)
+        os.kill(pids(workers)[0], signal.SIGKILL)
+        await until(lambda: bool(parts.reasons("router.exited")))
+        await workers.stop(5)
+        monkeypatch.setattr(spawn, "terminate", terminated)
+    assert parts.processes() == set()
+
+
 async def test_one_is_looked_after_again_after_a_failure(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
