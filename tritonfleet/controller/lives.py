@@ -103,14 +103,13 @@ class Lives:
         try:
             instance = await self._fleet.driver.start(spec)
         except Exception as error:
-            known = isinstance(error, DriverError)
-            if not known:
+            if not isinstance(error, DriverError):
                 log.exception("%s cannot be launched", slot.id)
+                error = DriverError(repr(error), by_device=False)
             if slot.state is not ReplicaState.STARTING:
                 return  # it was told to stop meanwhile: `_stop` waits for us
-            remedy = f" ({error.remedy})" if isinstance(error, DriverError) and error.remedy else ""
-            transient = error.transient if isinstance(error, DriverError) else True
-            self.failed(slot, "replica.failed", f"{error}{remedy}", transient=transient, by_device=known)
+            what = f"{error} ({error.remedy})" if error.remedy else str(error)
+            self.failed(slot, "replica.failed", what, transient=error.transient, by_device=error.by_device)
             return
         self.attach(slot, instance)
         if slot.state is ReplicaState.STARTING:

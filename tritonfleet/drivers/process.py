@@ -75,6 +75,7 @@ class ProcessDriver:
             raise DriverError(
                 f"cannot prepare the embedded tritonserver: {error}",
                 remedy="make that folder writable, or set XDG_CACHE_HOME to one that is",
+                by_device=False,
             ) from error
 
     async def _launch(self, spec: LaunchSpec, installation: TritonInstallation) -> Instance:
@@ -82,7 +83,7 @@ class ProcessDriver:
         try:
             chosen = Ports(*ports.free_ports(3, taken))
         except OSError as error:
-            raise DriverError(f"cannot start {spec.instance}: {error}") from error
+            raise DriverError(f"cannot start {spec.instance}: {error}", by_device=False) from error
         record = Record.of(
             spec, chosen, shm_prefix=f"tf-{spec.fleet}-{secrets.token_hex(4)}-", now=steady_time()
         )
@@ -109,7 +110,7 @@ class ProcessDriver:
             identity = await spawn.spawn(command, env, log)
         except OSError as error:
             self._records.remove(spec.instance)
-            raise DriverError(f"cannot start {spec.instance}: {error}") from error
+            raise DriverError(f"cannot start {spec.instance}: {error}", by_device=False) from error
         record = replace(record, pid=identity.pid, start_ticks=identity.start_ticks, boot_id=identity.boot_id)
         try:
             self._records.write(record)
@@ -118,7 +119,7 @@ class ProcessDriver:
             await spawn.wait_exit(identity)
             with suppress(OSError):
                 self._records.remove(spec.instance)
-            raise DriverError(f"cannot note {spec.instance}: {error}") from error
+            raise DriverError(f"cannot note {spec.instance}: {error}", by_device=False) from error
         return record.instance_data(LOOPBACK)
 
     def _markers(self, record: Record) -> dict[str, str]:

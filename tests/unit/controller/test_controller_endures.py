@@ -140,6 +140,18 @@ async def test_a_launch_that_fails_unheard_of_is_a_failed_launch(fleet: Fleet, d
     assert any("Too many open files" in why for why in reasons(fleet, "replica.failed"))
 
 
+async def test_a_launch_that_the_host_spoils_is_not_the_device_s_fault(
+    fleet: Fleet, driver: Unwilling
+) -> None:
+    """A device where launches fail while the same configuration serves elsewhere would be set aside."""
+    driver.start_troubles = [DriverError("no space left", by_device=False) for _ in range(4)]
+    driver["main-0.1"].kill()
+    await until(lambda: "main-0.6" in driver.servers and states(fleet) == READY)
+    assert len(reasons(fleet, "replica.failed")) == 4
+    blamed = [one.what for known in fleet.desk.health.values() for one in known.failures]
+    assert not [what for what in blamed if "no space left" in what]
+
+
 async def test_an_end_is_noticed_although_waiting_for_it_failed_once(fleet: Fleet, driver: Unwilling) -> None:
     driver.wait_troubles = [OSError(24, "Too many open files")]
     commands.restart(fleet, "main-0", RestartRequest())

@@ -294,8 +294,9 @@ async def test_on_a_disk_that_fills_up_nothing_unknown_runs(
         write(self, record)
 
     monkeypatch.setattr(RecordStore, "write", full)
-    with pytest.raises(DriverError, match=r"cannot note main-0\.1: .*No space left"):
+    with pytest.raises(DriverError, match=r"cannot note main-0\.1: .*No space left") as failed:
         await driver.start(fleet.spec())
+    assert not failed.value.by_device
     assert spawn.find_session_leaders({"TRITONFLEET_FLEET": fleet.name}) == []
     assert await driver.list() == []
 
