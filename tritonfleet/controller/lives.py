@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-END_AGAIN_S = 2.0
+END_AGAIN_S, REMOVE_TRIES = 2.0, 5
 BACK_S = 5.0  # after an engine's return, before silence means something again: connections are made anew
 UNKNOWN = "it does not answer, and whether it runs is not known: "
 STOP_MARGIN_S = 5.0  # beyond Triton's own exit timeout before it is killed
@@ -270,21 +270,24 @@ class Lives:
         await self.end(instance, 0.0)
 
     async def end(self, instance: Instance, grace_s: float) -> ExitStatus:
-        """Its process ends, and what it leaves goes: tried until it is so. Before, nothing else may be given
-        its device, and no slot may go on as if it were."""
-        told = ""
+        """Its process ends, and what it leaves goes. The first is tried until it is so: before, nothing else
+        may be given its device. What cannot be removed then is left to the next controller."""
+        told, left = "", 0
+        status: ExitStatus | None = None
         while True:
             try:
-                status = await self._fleet.driver.stop(instance, grace_s)
-                await self._unwatch(instance)
+                if status is None:
+                    status = await self._fleet.driver.stop(instance, grace_s)
+                    await self._unwatch(instance)
                 await self._fleet.driver.remove(instance)
+                return status
             except Exception as error:
                 log.exception("%s cannot be ended", instance.instance)
-                if str(error) != told:
-                    told = str(error)
-                    said = f"{instance.handle} cannot be ended, it is tried again: {told}"
-                    self._fleet.journal.add("replica.stuck", instance.replica, said)
-            else:
+                left += status is not None
+                what = "has ended, and what it leaves cannot be removed" if left else "cannot be ended"
+                if told != (told := f"{instance.handle} {what}, it is tried again: {error}"):
+                    self._fleet.journal.add("replica.stuck", instance.replica, told)
+            if status is not None and left >= REMOVE_TRIES:
                 return status
             await asyncio.sleep(END_AGAIN_S)
 

@@ -230,7 +230,7 @@ async def test_records_that_cannot_be_removed_keep_nobody_from_being_adopted(
     async with controller(tmp_path, driver) as fleet:
         await all_ready(fleet, "main-0", "main-1")
     driver["main-0.1"].kill()
-    remove, troubles = driver.remove, [OSError(30, "Read-only file system")] * 20
+    remove, troubles = driver.remove, [OSError(30, "Read-only file system")] * 4
 
     async def refusing(instance: Instance) -> None:
         if troubles:

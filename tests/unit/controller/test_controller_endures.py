@@ -123,6 +123,25 @@ async def test_a_stop_that_fails_is_tried_until_it_is_done(fleet: Fleet, driver:
     assert "Input/output error" in second
 
 
+async def test_what_cannot_be_removed_keeps_no_slot_and_no_down_waiting(
+    fleet: Fleet, driver: Unwilling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process has ended, so its device is free; a folder that is read-only stays so."""
+
+    async def refusing(_instance: Instance) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(driver, "remove", refusing)
+    commands.restart(fleet, "main-0", RestartRequest())
+    await until(lambda: "main-0.2" in driver.servers and states(fleet) == READY)
+    (said,) = reasons(fleet, "replica.stuck")
+    assert "has ended, and what it leaves cannot be removed, it is tried again" in said
+    ending = Shutdown(fleet)
+    ending.begin(DownRequest())
+    await asyncio.wait_for(ending.done.wait(), 20)
+    assert all(server.exit is not None for server in driver.servers.values())
+
+
 async def test_what_was_given_up_on_is_ended_before_its_device_is_used(
     fleet: Fleet, driver: Unwilling
 ) -> None:
