@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from cli_runs import Cli, fleet_file
 from control_server import ControlServer, serve
-from fleet_samples import snapshot
+from fleet_samples import NOW, snapshot
 
 from tritonfleet.cli import launch
 from tritonfleet.controller.__main__ import lock
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.wire import ControllerInfo
 
 pytestmark = pytest.mark.processes
 
@@ -27,7 +28,10 @@ def held_by_another(paths: FleetPaths) -> Iterator[list[ControlServer]]:
             if over.wait(0.05):
                 return
         with serve(paths.control_socket) as server:
-            server.snapshots, server.close_after = [snapshot()], "/down"
+            nobody = ControllerInfo(
+                pid=(1 << 22) + 1, started_at=NOW, version="0"
+            )  # beyond what Linux can give
+            server.snapshots, server.close_after = [snapshot(controller=nobody)], "/down"
             servers.append(server)
             over.wait(60)
 
