@@ -31,10 +31,19 @@ def controller_command(file: Path, sizes: Mapping[str, int]) -> list[str]:
     return command
 
 
-def start_controller(target: Target, file: Path, sizes: Mapping[str, int]) -> None:
-    """Start it and return once it answers. Raises CliError with the end of its log when it does not."""
+def start_controller(target: Target, file: Path, sizes: Mapping[str, int]) -> bool:
+    """Start it and return once it answers. False: somebody was faster, and theirs answers. Raises CliError
+    with the end of its log when none does."""
     log_path = target.paths.controller_log
-    target.paths.make()
+    try:
+        target.paths.make()
+        log_path.touch()
+    except OSError as error:
+        raise CliError(
+            ExitCode.FAILED,
+            f"the fleet's state cannot be kept in {target.paths.root}: {error.strerror or error}",
+            hint="TRITONFLEET_STATE_DIR names another folder",
+        ) from error
     with log_path.open("ab") as log:
         began_at = log.tell()
         process = subprocess.Popen(
@@ -48,25 +57,25 @@ def start_controller(target: Target, file: Path, sizes: Mapping[str, int]) -> No
     deadline = monotonic() + START_TIMEOUT_S
     with target.client() as client:
         while True:
-            if process.poll() is not None:
-                if process.returncode == ALREADY_RUNS:  # somebody was faster: theirs is as good
-                    with suppress(UnreachableError):
-                        client.snapshot()
-                        return
-                raise _ended(process.returncode, target, log_path, began_at)
+            code = process.poll()
+            if code is not None and code != ALREADY_RUNS:
+                raise _ended(code, target, log_path, began_at)
             with suppress(UnreachableError):
-                client.snapshot()
+                answered = client.snapshot().controller.pid
                 break
             if monotonic() > deadline:
+                ours = f"the controller (pid {process.pid})"
+                which = "another controller holds the fleet and" if code == ALREADY_RUNS else ours
                 raise CliError(
                     ExitCode.TIMED_OUT,
-                    f"the controller (pid {process.pid}) did not answer within {START_TIMEOUT_S:.0f} s",
+                    f"{which} did not answer within {START_TIMEOUT_S:.0f} s",
                     hint=f"its log: {log_path}",
                     details=tuple(last_lines(log_path, 10)),
                 )
             sleep(POLL_S)
     # It is meant to outlive this command: without this, Popen would warn that it still runs.
     process.returncode = 0
+    return answered == process.pid
 
 
 def _ended(code: int, target: Target, log_path: Path, began_at: int) -> CliError:

@@ -8,8 +8,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EPERM
 from pathlib import Path
 from typing import IO
+
+from tritonfleet.controller.paths import belongs_to_a_stranger
 
 
 class ProtocolError(Exception):
@@ -48,6 +51,8 @@ def asked(
     path: Path, method: str, target: str, body: bytes | None = None, timeouts: Timeouts = Timeouts()
 ) -> Iterator[Answer]:
     """The answer, whose body is still to be read. Raises `FAILURES`."""
+    if belongs_to_a_stranger(path.parent):
+        raise PermissionError(EPERM, f"{path.parent} belongs to another user")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeouts.connect)
         connection.connect(str(path))

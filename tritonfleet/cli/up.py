@@ -59,8 +59,9 @@ def up(
             return
         if snapshot is None:
             say(settings, f"starting fleet {spec.name} from {file.name}")
-            start_controller(target, file, sizes)
-        else:
+            ours = start_controller(target, file, sizes)
+            snapshot = None if ours else client.snapshot()
+        if snapshot is not None:
             _apply(client, settings, file, sizes, plan(wished, snapshot), yes=yes)
         if detach and not wait:
             say(
@@ -87,10 +88,18 @@ def _apply(
         say(settings, "\n".join(wish.changes))
         if not typer.confirm(f"{question} Go on?", err=True):
             raise CliError(ExitCode.FAILED, "nothing was changed")
-    accepted = client.apply(
-        ApplyRequest(path=str(file), environ=dict(os.environ), sizes=dict(sizes), by="up")
-    )
+    accepted = client.apply(ApplyRequest(path=str(file), environ=_environ(), sizes=dict(sizes), by="up"))
     say(settings, f"the fleet is already running: {accepted.message}")
+
+
+def _environ() -> dict[str, str]:
+    """What a fleet file may refer to. A variable that is no text can neither stand in one nor in JSON."""
+    return {name: value for name, value in os.environ.items() if _is_text(name) and _is_text(value)}
+
+
+def _is_text(value: str) -> bool:
+    """Bytes that are none come as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def wait_settled(
@@ -206,7 +215,8 @@ def down(settings: Settings, timeout_s: float | None, *, force: bool, yes: bool)
             if not left_behind(target):
                 say(settings, f"fleet {target.name} is not running")
                 return
-            say(settings, "the controller is gone; starting it again to stop what it left running")
+            said = "the controller is gone; starting it again to stop what it left running"
+            say(settings, "waiting for the controller to answer" if is_held(target) else said)
             start_controller(target, fleet.fleet_file(settings).absolute(), {})
             snapshot = client.snapshot()
         busy = sum(replica.in_flight or 0 for replica in snapshot.replicas)
@@ -222,8 +232,19 @@ def down(settings: Settings, timeout_s: float | None, *, force: bool, yes: bool)
 
 
 def left_behind(target: fleet.Target) -> bool:
-    """Whether a controller that ended left records of a fleet: `down` removes them."""
-    return target.paths.controller_file.exists() or target.paths.state_file.exists()
+    """Whether a controller that ended left records of a fleet, which `down` removes, or one is starting."""
+    paths = target.paths
+    return paths.controller_file.exists() or paths.state_file.exists() or is_held(target)
+
+
+def is_held(target: fleet.Target) -> bool:
+    """Whether a controller holds the fleet's lock. By looking only: who tries it keeps others from it."""
+    try:
+        inode = target.paths.lock.stat().st_ino
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    return any("FLOCK" in line and f":{inode} " in line for line in locks)
 
 
 def _wait_gone(

@@ -17,7 +17,6 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from time import time
 from typing import IO
 
 from tritonfleet.config import ConfigError, FleetSpec, load_fleet
@@ -32,6 +31,7 @@ from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_workers import EXIT_CANNOT_LISTEN, AddressTakenError
 from tritonfleet.controller.saved import SavedController
 from tritonfleet.controller.shutdown import Shutdown
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.wire import ScaleRequest
 from tritonfleet.drivers import make_driver, spawn
 from tritonfleet.drivers.base import DriverError, Instance
@@ -95,18 +95,18 @@ async def control(spec: FleetSpec, arguments: argparse.Namespace, paths: FleetPa
     await fleet.workers.adopt()
     identity = spawn.identify(os.getpid())
     if identity is not None:
-        saved.write(paths.controller_file, SavedController(identity, str(fleet.file), time()))
+        fleet.disk.write(paths.controller_file, SavedController(identity, str(fleet.file), time()))
     fleet.journal.add("controller.started", "controller", f"pid {os.getpid()}, {fleet.file}")
     await adopt(fleet)
     shutdown = Shutdown(fleet)
     history = TrafficHistory()
-    fleet.spawn_task(history.run(fleet))
+    fleet.keep(lambda: history.run(fleet))
     server = ControlServer(application(fleet, shutdown, history), paths.control_socket)
     serving = asyncio.create_task(server.serve())
     measuring = asyncio.create_task(metrics.serve()) if metrics else None
     fleet.workers.start()
     if arguments.notify:
-        fleet.spawn_task(service_manager.report(fleet, arguments.notify))
+        fleet.keep(lambda: service_manager.report(fleet, arguments.notify))
     looping = asyncio.create_task(fleet.run())
     ended = await _until_told(shutdown, looping)
     fleet.feed.close()
@@ -165,8 +165,8 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     paths = FleetPaths.of(spec.name)
-    paths.make()
     try:
+        paths.make()
         with lock(paths):
             asyncio.run(control(spec, arguments, paths))
     except LockedError as error:
@@ -178,7 +178,7 @@ def main() -> int:
     except MetricsAddressError as error:
         log.error("%s", error)
         return EXIT_FAILED
-    except (DriverError, RefusedError, ValueError) as error:
+    except (DriverError, RefusedError, ValueError, OSError) as error:
         hint = error.remedy if isinstance(error, DriverError) else ""
         log.error("%s%s", error, f" ({hint})" if hint else "")
         return EXIT_FAILED

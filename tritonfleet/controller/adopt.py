@@ -1,14 +1,15 @@
 """After a controller's death: what it remembered and what runs become slots again; nothing starts twice."""
 
 import asyncio
-from time import time
 
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ExitStatus, ReplicaState
 from tritonfleet.drivers.base import Instance
 
 FIRST_PROBE_S = 3.0  # how long the routers' table waits for replicas whose state is not remembered
+END_S = 10.0  # how long a start waits for what has ended, or should have, to be gone
 
 RUNNING = (ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.READY, ReplicaState.DRAINING)
 
@@ -21,15 +22,16 @@ async def adopt(fleet: Fleet) -> int:
     """
     running: dict[str, Instance] = {}
     ended: dict[str, Instance] = {}
+    over: list[Instance] = []
     for instance in await fleet.driver.list():
         note_generation(fleet, instance)
         older = running.get(instance.replica)
         if not instance.running:
             ended[instance.replica] = instance
+            over.append(instance)
             continue
         if older is not None:
-            await fleet.driver.stop(older, 0.0)
-            await fleet.driver.remove(older)
+            over.append(older)
         running[instance.replica] = instance
     unknown = []
     for name in sorted({*running, *fleet.remembered}):
@@ -41,8 +43,9 @@ async def adopt(fleet: Fleet) -> int:
                 unknown.append(watch)
         else:
             _settle(fleet, slot, ended.get(name))
-    for instance in ended.values():
-        await fleet.driver.remove(instance)
+    endings = [fleet.spawn_task(_end(fleet, instance)) for instance in over]
+    if endings:  # one that cannot be ended must not keep the others from their care
+        await asyncio.wait(endings, timeout=END_S)
     if running:
         names = ", ".join(f"{name} ({instance.handle})" for name, instance in sorted(running.items()))
         fleet.journal.add("controller.adopted", "controller", f"{len(running)} replicas that run: {names}")
@@ -54,6 +57,10 @@ async def adopt(fleet: Fleet) -> int:
             slot.drain_revision = fleet.feed.revision
     fleet.save()
     return len(running)
+
+
+async def _end(fleet: Fleet, instance: Instance) -> None:
+    await fleet.lives.end(instance, 0.0)
 
 
 def note_generation(fleet: Fleet, instance: Instance) -> None:

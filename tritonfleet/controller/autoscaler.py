@@ -7,6 +7,7 @@ decides about these is shown, not carried out). What it remembers outlasts the c
 
 from dataclasses import replace
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.config.autoscale_spec import AutoscaleSpec
@@ -19,6 +20,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.core.autoscale import Decision, Memory, Policy, decide
 from tritonfleet.core.autoscale_record import written
 from tritonfleet.core.autoscale_targets import Targets
+from tritonfleet.core.clock import steady_time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import EPSILON
 from tritonfleet.core.schedule import Opening
@@ -44,11 +46,13 @@ def models_of(pool: PoolSpec) -> tuple[str, ...]:
 
 
 def openings(scaling: AutoscaleSpec, now: float) -> tuple[Opening, ...]:
-    """Of every entry of the schedule, the window that began last and the one that comes next."""
+    """Of every entry of the schedule, the window that began last and the one that comes next. The entries are
+    by the wall clock; the windows are in the time of ``now``, which does not step with it."""
+    ahead = round(time() - steady_time(), 1)
     return tuple(
-        Opening(str(entry), entry.min, start, start + entry.length)
+        Opening(str(entry), entry.min, start - ahead, start - ahead + entry.length)
         for entry in scaling.schedule
-        for start in last_and_next(entry.cron, entry.timezone, now)
+        for start in last_and_next(entry.cron, entry.timezone, now + ahead)
         if start is not None
     )
 
@@ -258,7 +262,7 @@ class Autoscaler:
         self._saved_at = now
         wanted = {name: one for name, one in self._memory.items() if name in self._fleet.spec.pools}
         if wanted:
-            saved.write(self._fleet.paths.autoscale_file, wanted)
+            self._fleet.disk.write(self._fleet.paths.autoscale_file, wanted)
 
     def clear(self) -> None:
         self._fleet.paths.autoscale_file.unlink(missing_ok=True)

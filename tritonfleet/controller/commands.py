@@ -1,12 +1,12 @@
 """What a person can ask of a running fleet: validated here, refused with the numbers, or carried out."""
 
 from pathlib import Path
-from time import time
 
 from tritonfleet.config import ConfigError, FleetSpec, load_fleet, pool_hash
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import lacking, occupancy
 from tritonfleet.core.rollout import UndoRequest
@@ -217,7 +217,8 @@ def _slot(fleet: Fleet, name: str) -> Slot:
 def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
     """Take a replica out and end it; its slot stays empty until `undrain`."""
     slot = _slot(fleet, name)
-    if slot.held and slot.state is not ReplicaState.READY:
+    hasten = request.force and slot.state is ReplicaState.DRAINING
+    if slot.held and slot.state is not ReplicaState.READY and not hasten:
         raise RefusedError(
             "conflict", f"{name} is drained already", f"`tritonfleet undrain {name}` brings it back"
         )
@@ -225,6 +226,8 @@ def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
     reason = f"drained by {request.by}"
     if slot.state is ReplicaState.READY and not request.force:
         fleet.lives.drain(slot, reason, time(), request.deadline_s)
+    elif _drains_on(slot, request.force):
+        fleet.journal.add("replica.draining", name, f"{reason}: it drains already, and is emptied then")
     elif slot.state in (
         ReplicaState.STARTING,
         ReplicaState.LOADING,
@@ -237,6 +240,11 @@ def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
         slot.enter(ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {name}` brings it back")
     fleet.wake()
     return Accepted(f"{name} drains, then stops", fleet.journal.seq)
+
+
+def _drains_on(slot: Slot, force: bool) -> bool:
+    """Whether it drains for another reason, which goes on: what is in flight there is nobody's to end."""
+    return slot.state is ReplicaState.DRAINING and not force
 
 
 def drain_device(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
@@ -321,7 +329,7 @@ def restart(fleet: Fleet, name: str, request: RestartRequest) -> Accepted:
         slot.failures = 0
         if slot.state is ReplicaState.READY and not request.force:
             fleet.lives.drain(slot, reason, time())
-        else:
+        elif not _drains_on(slot, request.force):
             fleet.lives.stop(slot, reason, force=request.force)
     elif slot.state in (ReplicaState.FAILED, ReplicaState.CRASH_LOOP):
         slot.failures, slot.retry_at = 0, time()

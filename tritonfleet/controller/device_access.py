@@ -3,12 +3,12 @@ of the ready replicas are worn out (`core.device_access` judges, `core.reconcile
 
 import asyncio
 import logging
-from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller.outliers import answers_of
 from tritonfleet.controller.slot import Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_access import (
     AccessPolicy,
     DeviceAccess,

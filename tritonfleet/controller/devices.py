@@ -4,9 +4,9 @@ which of them are set aside because replicas fail there."""
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from time import time
 
 from tritonfleet.controller.journal import Journal
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import (
     DeviceFailure,
     DeviceHealth,

@@ -8,13 +8,13 @@ it holds counts as unknown; after that it is gone.
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from time import time
 
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_command import markers
 from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.wire import WorkerInfo
 from tritonfleet.drivers import spawn
 

@@ -7,9 +7,9 @@ stop) runs as a task that changes its slot when it is done and wakes the loop ag
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from time import time
 from typing import Any
 
 from tritonfleet.config import FleetSpec, PoolSpec, pool_hash
@@ -18,6 +18,7 @@ from tritonfleet.controller.autoscaler import Autoscaler
 from tritonfleet.controller.certificates import CertificateDesk
 from tritonfleet.controller.device_access import AccessDesk
 from tritonfleet.controller.devices import DeviceDesk
+from tritonfleet.controller.disk import Disk
 from tritonfleet.controller.hints import Hints
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.lives import ClientFactory, Lives
@@ -33,6 +34,7 @@ from tritonfleet.controller.statistics import FleetStatistics
 from tritonfleet.controller.table import TableFeed
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.controller.traffic import Traffic
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import DevicePolicy
 from tritonfleet.core.model import Device, Replica, ReplicaState
 from tritonfleet.core.reconcile import Action, PoolTarget, reconcile
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0  # the longest time between two looks at everything
 MAINTAIN_S = 10.0
+FIRST_LOOK_S = 5.0  # a driver of GPUs that hangs must not keep the loop from beginning
+AGAIN_S = 2.0  # until a task that has failed is begun again
 
 
 class Fleet:
@@ -56,7 +60,8 @@ class Fleet:
         client_for: ClientFactory,
     ) -> None:
         self.journal = Journal(paths.journal)
-        self.rollouts = Rollouts(paths.revisions_file, self.journal)
+        self.disk = Disk(self.journal)
+        self.rollouts = Rollouts(paths.revisions_file, self.journal, self.disk.write)
         self.spec = spec = self.rollouts.start(spec, file)
         self.file, self.paths, self.driver, self.devices = file, paths, driver, devices
         self.started_at = time()
@@ -77,8 +82,10 @@ class Fleet:
         self.access = AccessDesk()
         self.certificates = CertificateDesk(self.journal)
         self.settings = Settings(paths.settings)
-        self.statistics = FleetStatistics(paths.statistics_file)
-        self.workers = make_workers(spec.name, spec.router, paths, self.journal, self.telemetry)
+        self.statistics = FleetStatistics(paths.statistics_file, self.disk.write)
+        self.workers = make_workers(
+            spec.name, spec.router, paths, self.journal, self.telemetry, self.disk.write
+        )
         self.slots: dict[str, Slot] = {}
         self.lives = Lives(self, client_for)
         self.stopping = False
@@ -86,6 +93,7 @@ class Fleet:
         self._woken = asyncio.Event()
         self._last_saved: SavedFleet | None = None
         self._maintained_at = 0.0
+        self._trouble = ""  # what failed last
 
     # ------------------------------------------------------------ what is wanted
 
@@ -119,16 +127,23 @@ class Fleet:
     # ------------------------------------------------------------ the loop
 
     async def run(self) -> None:
-        """Tick when woken, and every `TICK_S`, until cancelled."""
-        await self.desk.look()  # before the first placement, which asks for free memory
-        self.spawn_task(self.desk.run())
-        self.spawn_task(self.access.run(self))
-        self.spawn_task(self.certificates.run(self))
+        """Tick when woken, and every `TICK_S`, until cancelled. One that fails does not end the others."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self.desk.look()  # before the first placement, which asks for free memory
+        self.keep(self.desk.run)
+        self.keep(lambda: self.access.run(self))
+        self.keep(lambda: self.certificates.run(self))
         while True:
-            self.tick(time())
-            if time() - self._maintained_at > MAINTAIN_S:
-                self._maintained_at = time()
-                await self.driver.maintain()
+            try:
+                self.disk.again()
+                self.tick(time())
+                if time() - self._maintained_at > MAINTAIN_S:
+                    self._maintained_at = time()
+                    await self.driver.maintain()
+            except Exception as error:
+                log.exception("a turn of the loop failed")
+                self._tell(error)
             self._woken.clear()
             try:
                 async with asyncio.timeout(self._pause(time())):
@@ -196,7 +211,7 @@ class Fleet:
             dict(self.desk.health),
         )
         if state != self._last_saved:
-            saved.write(self.paths.state_file, state)
+            self.disk.write(self.paths.state_file, state)
             self._last_saved = state
         alive = [slot.instance.instance for slot in self.slots.values() if slot.instance]
         self.statistics.settle(alive, time())
@@ -239,12 +254,32 @@ class Fleet:
         task.add_done_callback(self._task_done)
         return task
 
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run ``work``, and run it again whenever it fails: for what must not be missing afterwards."""
+        return self.spawn_task(self._keep(work))
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                log.exception("a task of the controller failed, and is begun again")
+                self._tell(error)
+            await asyncio.sleep(AGAIN_S)
+
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of the controller failed", exc_info=task.exception())
-            self.journal.add("controller.error", "controller", repr(task.exception()))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the controller failed", exc_info=error)
+            self._tell(error)
         self.wake()
+
+    def _tell(self, error: BaseException) -> None:
+        """Once, though it happens again with every turn: the log has them all."""
+        said = repr(error)
+        if said != self._trouble:
+            self._trouble = said
+            self.journal.add("controller.error", "controller", said)
 
     # ------------------------------------------------------------ what others tell
 

@@ -9,7 +9,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from time import time
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +19,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.answers import UNAVAILABLE, Answer, IndexEntry, of_all, of_any, union_of_indexes
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.settings import Kind, Setting
 from tritonfleet.core.wire import RpcAnswer, RpcRequest

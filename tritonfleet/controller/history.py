@@ -8,10 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.core.board import Traffic, TrafficPoint, TrafficRates
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 

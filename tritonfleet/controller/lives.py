@@ -5,8 +5,8 @@ The loop says what should happen (`launch`, `drain`, `stop`, `forget`), the watc
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-from time import time
 from typing import TYPE_CHECKING
 
 from tritonfleet.config import pool_hash
@@ -15,6 +15,7 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import (
     HealthPolicy,
@@ -36,6 +37,9 @@ from tritonfleet.triton.client import ReplicaClient
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet
 
+log = logging.getLogger(__name__)
+
+END_AGAIN_S, REMOVE_TRIES = 2.0, 5
 BACK_S = 5.0  # after an engine's return, before silence means something again: connections are made anew
 UNKNOWN = "it does not answer, and whether it runs is not known: "
 STOP_MARGIN_S = 5.0  # beyond Triton's own exit timeout before it is killed
@@ -98,11 +102,14 @@ class Lives:
             return
         try:
             instance = await self._fleet.driver.start(spec)
-        except DriverError as error:
+        except Exception as error:
+            if not isinstance(error, DriverError):
+                log.exception("%s cannot be launched", slot.id)
+                error = DriverError(repr(error), by_device=False)
             if slot.state is not ReplicaState.STARTING:
                 return  # it was told to stop meanwhile: `_stop` waits for us
-            remedy = f" ({error.remedy})" if error.remedy else ""
-            self.failed(slot, "replica.failed", f"{error}{remedy}", transient=error.transient)
+            what = f"{error} ({error.remedy})" if error.remedy else str(error)
+            self.failed(slot, "replica.failed", what, transient=error.transient, by_device=error.by_device)
             return
         self.attach(slot, instance)
         if slot.state is ReplicaState.STARTING:
@@ -122,8 +129,8 @@ class Lives:
         )
         self.watches[instance.instance] = watch
         self._watching[instance.instance] = [
-            self._fleet.spawn_task(watch.run()),
-            self._fleet.spawn_task(self._await_exit(slot, instance)),
+            self._fleet.keep(watch.run),
+            self._fleet.keep(lambda: self._await_exit(slot, instance)),
         ]
         return watch
 
@@ -260,8 +267,29 @@ class Lives:
     async def _clear(self, instance: Instance) -> None:
         """End and forget a process that its slot has given up on."""
         await self._unwatch(instance)
-        await self._fleet.driver.stop(instance, 0.0)
-        await self._fleet.driver.remove(instance)
+        await self.end(instance, 0.0)
+
+    async def end(self, instance: Instance, grace_s: float) -> ExitStatus:
+        """Its process ends, and what it leaves goes. The first is tried until it is so: before, nothing else
+        may be given its device. What cannot be removed then is left to the next controller."""
+        told, left = "", 0
+        status: ExitStatus | None = None
+        while True:
+            try:
+                if status is None:
+                    status = await self._fleet.driver.stop(instance, grace_s)
+                    await self._unwatch(instance)
+                await self._fleet.driver.remove(instance)
+                return status
+            except Exception as error:
+                log.exception("%s cannot be ended", instance.instance)
+                left += status is not None
+                what = "has ended, and what it leaves cannot be removed" if left else "cannot be ended"
+                if told != (told := f"{instance.handle} {what}, it is tried again: {error}"):
+                    self._fleet.journal.add("replica.stuck", instance.replica, told)
+            if status is not None and left >= REMOVE_TRIES:
+                return status
+            await asyncio.sleep(END_AGAIN_S)
 
     async def _unwatch(self, instance: Instance) -> None:
         self.watches.pop(instance.instance, None)
@@ -299,9 +327,7 @@ class Lives:
         if instance is not None:
             if grace_s > 0 and (watch := self.watch_of(slot)):
                 await watch.read_last_statistics()  # all it did stays in the fleet's sums
-            status = str(await self._fleet.driver.stop(instance, grace_s))
-            await self._unwatch(instance)
-            await self._fleet.driver.remove(instance)
+            status = str(await self.end(instance, grace_s))
         slot.instance, slot.devices = None, ()
         slot.ready_at, slot.models, slot.reading = None, (), None
         self._fleet.journal.add("replica.stopped", slot.id, f"{status or 'it had no process'}: {slot.reason}")

@@ -5,8 +5,10 @@ The root is ``$TRITONFLEET_STATE_DIR/<fleet>`` if that is set, else ``$XDG_STATE
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import EPERM
 from pathlib import Path
 
 LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107 (sun_path), and httpx or a proxy may add some
@@ -94,6 +96,18 @@ class FleetPaths:
         """Create the folders, for their owner only."""
         for folder in (self.root, self.logs, self.control_socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if belongs_to_a_stranger(self.control_socket.parent):
+            raise PermissionError(EPERM, f"{self.control_socket.parent} belongs to another user")
+
+
+def belongs_to_a_stranger(folder: Path) -> bool:
+    """Whether somebody else has made it where anybody can, as in /tmp: who talks by a socket in there talks
+    to them. False where it is not there."""
+    try:
+        found, above = folder.lstat(), folder.parent.stat()
+    except OSError:
+        return False
+    return bool(above.st_mode & stat.S_IWOTH) and found.st_uid != os.geteuid()
 
 
 def state_home(environ: Mapping[str, str]) -> Path:

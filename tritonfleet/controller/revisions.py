@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller import saved
+from tritonfleet.controller.saved import Write
 from tritonfleet.core.rollout import Revision
 
 KEPT = 10
@@ -36,8 +37,8 @@ def plain(spec: FleetSpec) -> dict[str, Any]:
 class Revisions:
     """At most `KEPT`; the newest that was deployed is always among them."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, write: Write = saved.write) -> None:
+        self._path, self._save = path, write
         self._kept = (saved.read(path, SavedRevisions) or SavedRevisions()).revisions
 
     @property
@@ -48,11 +49,13 @@ class Revisions:
     def current(self) -> Revision | None:
         return self._kept[-1].about if self._kept else None
 
-    def add(self, revision: Revision, spec: FleetSpec) -> Revision:
-        """``revision`` under the next number; what was still rolling is superseded."""
+    def add(self, revision: Revision, spec: FleetSpec, **settled: Any) -> Revision:
+        """``revision`` under the next number; what was still rolling is superseded, or what ``settled`` says.
+        One write for both: a controller that dies in between would leave a change that nobody looks at."""
         current = self.current
-        if current is not None and current.status in ("rolling", "failed"):
-            self.change(current.number, status="superseded", settled_at=revision.at)
+        if current is not None and (settled or current.status in ("rolling", "failed")):
+            values = settled or {"status": "superseded", "settled_at": revision.at}
+            self._kept[-1] = replace(self._kept[-1], about=replace(current, **values))
         numbered = replace(revision, number=current.number + 1 if current else 1)
         self._kept.append(SavedRevision(numbered, plain(spec)))
         self._trim()
@@ -101,7 +104,7 @@ class Revisions:
             self._kept.remove(one)
 
     def _write(self) -> None:
-        saved.write(self._path, SavedRevisions(self._kept))
+        self._save(self._path, SavedRevisions(list(self._kept)))
 
 
 def _valid(one: SavedRevision) -> FleetSpec | None:

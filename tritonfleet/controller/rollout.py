@@ -5,12 +5,14 @@ the new one. That is a revision of its own, so that history tells all that the f
 """
 
 from pathlib import Path
-from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tritonfleet.config import FleetSpec, pool_hash
+from tritonfleet.controller import saved
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.revisions import Revisions
+from tritonfleet.controller.saved import Write
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.rollout import PoolProgress, Revision, RolloutStatus, progress
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 class Rollouts:
     """Made before the fleet's loop; `start` says what the fleet is to be."""
 
-    def __init__(self, path: Path, journal: Journal) -> None:
-        self.revisions = Revisions(path)
+    def __init__(self, path: Path, journal: Journal, write: Write = saved.write) -> None:
+        self.revisions = Revisions(path, write)
         self._journal = journal
 
     def start(self, spec: FleetSpec, file: Path) -> FleetSpec:
@@ -44,8 +46,8 @@ class Rollouts:
         rolling = tuple(name for name, config in hashes.items() if old.get(name) != config)
         return self._add(Revision(0, time(), by, str(file), changes, hashes, rolling), spec)
 
-    def _add(self, revision: Revision, spec: FleetSpec) -> Revision:
-        added = self.revisions.add(revision, spec)
+    def _add(self, revision: Revision, spec: FleetSpec, **settled: Any) -> Revision:
+        added = self.revisions.add(revision, spec, **settled)
         self._journal.add(
             "rollout.begun", "fleet", f"revision {added.number} by {added.by}: {added.changes}",
             revision=added.number,
@@ -80,9 +82,6 @@ class Rollouts:
                 self._journal.add("rollout.failed", failed.pool, f"{said}: it is tried again and again")
             return
         earlier, spec = good
-        self.revisions.change(
-            current.number, status="rolled_back", reason=failed.reason, replica=failed.replica, settled_at=now
-        )
         self._journal.add(
             "rollout.rolled_back", failed.pool,
             f"revision {current.number} is stopped, the pool goes back to revision {earlier.number}: "
@@ -93,7 +92,9 @@ class Rollouts:
         fleet.spec = before.model_copy(update={"pools": pools})
         hashes = {name: pool_hash(fleet.spec, name) for name in pools}
         changes = f"pool {failed.pool} as in revision {earlier.number}"
-        self._add(Revision(0, now, "rollback", current.file, changes, hashes, current.rolling), fleet.spec)
+        back = Revision(0, now, "rollback", current.file, changes, hashes, current.rolling)
+        why = {"reason": failed.reason, "replica": failed.replica}
+        self._add(back, fleet.spec, status="rolled_back", settled_at=now, **why)
         fleet.wake()
 
     def _good(self, failed: PoolProgress, current: Revision) -> tuple[Revision, FleetSpec] | None:

@@ -1,12 +1,12 @@
 """The router's worker processes: started, adopted after the controller's death, restarted when they end."""
 
 import asyncio
+import logging
 import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import time
 from typing import Protocol
 
 from tritonfleet.config.router_spec import RouterSpec
@@ -16,12 +16,15 @@ from tritonfleet.controller.external_workers import ExternalWorkers
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_command import markers, worker_command
-from tritonfleet.controller.saved import SavedWorker
+from tritonfleet.controller.saved import SavedWorker, Write
 from tritonfleet.controller.telemetry import Telemetry
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ExitStatus
 from tritonfleet.core.wire import WorkerInfo
 from tritonfleet.drivers import spawn
 from tritonfleet.drivers.logs import last_error
+
+log = logging.getLogger(__name__)
 
 EXIT_CANNOT_LISTEN = 98
 SHORT_LIFE_S = 5.0  # a worker that ends sooner is restarted with growing delays
@@ -58,10 +61,16 @@ class Workers(Protocol):
 
 
 def make_workers(
-    fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
+    fleet: str,
+    spec: RouterSpec,
+    paths: FleetPaths,
+    journal: Journal,
+    telemetry: Telemetry,
+    write: Write = saved.write,
 ) -> Workers:
-    kind = ExternalWorkers if spec.external else RouterWorkers
-    return kind(fleet, spec, paths, journal, telemetry)
+    if spec.external:
+        return ExternalWorkers(fleet, spec, paths, journal, telemetry)
+    return RouterWorkers(fleet, spec, paths, journal, telemetry, write)
 
 
 class AddressTakenError(Exception):
@@ -82,10 +91,16 @@ class RouterWorkers:
     """Keeps ``router.workers`` processes alive, and replaces them one by one (`replace`)."""
 
     def __init__(
-        self, fleet: str, spec: RouterSpec, paths: FleetPaths, journal: Journal, telemetry: Telemetry
+        self,
+        fleet: str,
+        spec: RouterSpec,
+        paths: FleetPaths,
+        journal: Journal,
+        telemetry: Telemetry,
+        write: Write = saved.write,
     ) -> None:
         self._fleet, self._spec, self._paths = fleet, spec, paths
-        self._journal, self._telemetry = journal, telemetry
+        self._journal, self._telemetry, self._write = journal, telemetry, write
         self._workers = [_Worker(index) for index in range(spec.workers)]
         self._tasks: list[asyncio.Task[None]] = []
         self._replacing: asyncio.Task[None] | None = None
@@ -128,7 +143,18 @@ class RouterWorkers:
         return worker_command(self._fleet, self._spec, self._paths, index)
 
     async def _keep(self, worker: _Worker, *, told: bool = False) -> None:
-        """``told``: the journal knows that it was started."""
+        """Whatever fails, it is looked after again. ``told``: the journal knows that it was started."""
+        while True:
+            try:
+                return await self._keep_alive(worker, told=told)
+            except Exception as error:
+                log.exception("worker %d is not looked after for a while", worker.index)
+                said = f"looking after worker {worker.index} failed and is begun again: {error!r}"
+                self._journal.add("controller.error", "router", said)
+            told = True
+            await asyncio.sleep(LAST_DELAY_S)
+
+    async def _keep_alive(self, worker: _Worker, *, told: bool) -> None:
         delay = 0.0
         while not self._stopping and not (worker.leaving and not worker.running):
             if worker.running:
@@ -138,6 +164,8 @@ class RouterWorkers:
                 told = False
             else:
                 await asyncio.sleep(delay)
+                if self._stopping or worker.leaving:  # replaced while it was to be started again
+                    return
                 if not await self._spawn(worker):
                     delay = LAST_DELAY_S
                     continue
@@ -198,7 +226,7 @@ class RouterWorkers:
 
     def _save(self) -> None:
         known = {str(worker.index): worker.saved for worker in self._workers if worker.saved is not None}
-        saved.write(self._paths.routers_file, known)
+        self._write(self._paths.routers_file, known)
 
     # ------------------------------------------------------------ one by one
 
@@ -206,6 +234,7 @@ class RouterWorkers:
         """Start new workers, as ``spec`` says, in the place of all that run: each new one accepts before an
         old one is told to end. While that goes on already, it is done once more afterwards."""
         self._spec = spec
+        self._tasks = [task for task in self._tasks if not task.done()]
         self._journal.add("router.restarting", "router", f"workers are replaced one by one by {by}")
         if self._replacing is not None and not self._replacing.done():
             self._again = True

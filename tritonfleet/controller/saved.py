@@ -1,6 +1,8 @@
 """What a controller must find again after its own death, beside the driver's records: small JSON files,
 written whole or not at all."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,10 @@ from tritonfleet.core.device_health import DeviceHealth
 from tritonfleet.core.model import ModelStatus, ReplicaState
 from tritonfleet.drivers.spawn import ProcessIdentity
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+Write = Callable[[Path, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,15 @@ def write(path: Path, value: Any) -> None:
 
 
 def read(path: Path, kind: type[T]) -> T | None:
-    """None when there is none. Raises ValueError, naming the file, when it cannot be understood."""
+    """None when there is none, or only what some file systems make of a new file when the power fails: then
+    nothing of the fleet runs either, and it must come up without a person. Raises ValueError, naming the
+    file, when it cannot be understood."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        data = path.read_bytes()
+        if not data.strip(b"\0"):
+            log.error("%s is empty, as after a power loss: what it said is lost", path)
+            return None
+        return msgspec.json.decode(data, type=kind)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:

@@ -6,17 +6,21 @@ are told to send nothing more, which they answer with UNAVAILABLE.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from contextlib import suppress
-from time import time
 from typing import Any
 
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.lives import STOP_MARGIN_S
 from tritonfleet.controller.slot import Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import Accepted, DownRequest
 
+log = logging.getLogger(__name__)
+
+AGAIN_S = 2.0
 POLL_S = 0.05  # between two looks at what routers have reported
 
 
@@ -43,6 +47,16 @@ class Shutdown:
         return Accepted("it is going down already", fleet.journal.seq)
 
     async def _run(self, request: DownRequest) -> None:
+        """What fails is tried again: half a fleet that nobody looks after is no end."""
+        while True:
+            try:
+                return await self._end(request)
+            except Exception as error:
+                log.exception("the fleet cannot be ended")
+                self._fleet.journal.add("controller.error", "fleet", f"ending it is tried again: {error!r}")
+            await asyncio.sleep(AGAIN_S)
+
+    async def _end(self, request: DownRequest) -> None:
         fleet = self._fleet
         patience = fleet.spec.router.drain_timeout if request.timeout_s is None else request.timeout_s
         await self._unless_forced(fleet.workers.stop(patience))
@@ -55,8 +69,7 @@ class Shutdown:
         if self._force.is_set():
             await asyncio.gather(*(self._stop(slot) for slot in list(fleet.slots.values())))
         for instance in await fleet.driver.list():  # a launch that was under way
-            await fleet.driver.stop(instance, 0.0)
-            await fleet.driver.remove(instance)
+            await fleet.lives.end(instance, 0.0)
         fleet.slots.clear()
         fleet.journal.add("fleet.stopped", "fleet", "nothing of it runs any more")
         self.done.set()
@@ -91,7 +104,6 @@ class Shutdown:
         if instance is None:
             return
         grace = 0.0 if self._force.is_set() else fleet.pool_of(slot).triton.exit_timeout + STOP_MARGIN_S
-        status = await fleet.driver.stop(instance, grace)
+        status = await fleet.lives.end(instance, grace)
         fleet.journal.add("replica.stopped", slot.id, f"{status}: the fleet goes down")
-        await fleet.driver.remove(instance)
         slot.instance = None

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import time
 from typing import Literal
 
 from tritonfleet.controller.saved import SavedSlot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters, ModelRates, rates

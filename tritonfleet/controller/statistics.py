@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tritonfleet.controller import saved
+from tritonfleet.controller.saved import Write
 from tritonfleet.core.ledger import Ledger, LedgerLine, Reading
 from tritonfleet.core.stats import ModelCounters
 
@@ -18,8 +19,8 @@ class FleetStatistics:
     """The ledger and its file. What is written is at most `SAVE_S` old: replicas that live on still know
     their own counts, so only what one did last that dies while no controller runs can be missing."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, write: Write = saved.write) -> None:
+        self._path, self._save = path, write
         self.ledger = Ledger(saved.read(path, list[LedgerLine]) or ())
         self._written_at = 0.0
         self._written: list[LedgerLine] = self.ledger.lines()
@@ -33,7 +34,7 @@ class FleetStatistics:
         self._written_at = now
         lines = self.ledger.lines()
         if lines != self._written:
-            saved.write(self._path, lines)
+            self._save(self._path, lines)
             self._written = lines
 
     def clear(self) -> None:

@@ -7,9 +7,9 @@ ready, at the pool's health interval. Statistics are read in between, at most ev
 import asyncio
 import logging
 from collections.abc import Callable
-from time import time
 
 from tritonfleet.controller.slot import Reading, Slot
+from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.lifecycle import Probe
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.stats import ModelCounters, rates

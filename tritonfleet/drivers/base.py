@@ -84,11 +84,15 @@ class DriverError(Exception):
     """A driver could not do what was asked. ``remedy`` says what a person can do about it.
 
     ``transient`` is False when trying again cannot help until a person acts (no such binary, no such
-    image): the controller then backs off at its longest delay instead of climbing to it.
+    image): the controller then backs off at its longest delay instead of climbing to it. ``by_device`` is
+    False where it is the host's doing (a full disk, no free port), which no other device would have spared.
     """
 
-    def __init__(self, message: str, *, remedy: str = "", transient: bool = True) -> None:
+    def __init__(
+        self, message: str, *, remedy: str = "", transient: bool = True, by_device: bool = True
+    ) -> None:
         super().__init__(message)
+        self.by_device = by_device
         self.remedy = remedy
         self.transient = transient
 

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
 from typing import Any
 
+from tritonfleet.core.clock import steady_time
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.launched import Launched
@@ -110,7 +110,7 @@ class DockerDriver:
         for _ in range(PORT_TRIES):
             at = await self._publication(spec, tried)
             tried |= {at.ports.grpc, at.ports.http, at.ports.metrics}
-            told = container.labels(spec, at, state_dir=str(self._state_dir), now=time())
+            told = container.labels(spec, at, state_dir=str(self._state_dir), now=steady_time())
             body = container.creation(
                 spec, at, told, log_max_bytes=self._log_max_bytes, log_keep=self._log_keep
             )

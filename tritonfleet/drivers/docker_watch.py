@@ -64,6 +64,8 @@ class ExitWatch:
                     self.away = str(error)  # what runs there is unknown
                 except DriverError as error:
                     log.debug("%s", error)
+                except Exception:  # an answer of no known form must not hide all ends from now on
+                    log.exception("containers could not be looked at")
                 else:
                     self.away = self.away if stream.ended.is_set() else ""
                 if stream.ended.is_set():

@@ -32,6 +32,6 @@ def _server_starts() -> list[float]:
     starts = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (entry / "comm").read_text().strip() == "tritonserver":
+            if (entry / "comm").read_bytes().strip() == b"tritonserver":
                 starts.append(start_time(int(entry.name)))
     return starts

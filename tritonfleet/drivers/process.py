@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 
+from tritonfleet.core.clock import steady_time
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import Device, ExitStatus
@@ -74,6 +75,7 @@ class ProcessDriver:
             raise DriverError(
                 f"cannot prepare the embedded tritonserver: {error}",
                 remedy="make that folder writable, or set XDG_CACHE_HOME to one that is",
+                by_device=False,
             ) from error
 
     async def _launch(self, spec: LaunchSpec, installation: TritonInstallation) -> Instance:
@@ -81,8 +83,10 @@ class ProcessDriver:
         try:
             chosen = Ports(*ports.free_ports(3, taken))
         except OSError as error:
-            raise DriverError(f"cannot start {spec.instance}: {error}") from error
-        record = Record.of(spec, chosen, shm_prefix=f"tf-{spec.fleet}-{secrets.token_hex(4)}-", now=time())
+            raise DriverError(f"cannot start {spec.instance}: {error}", by_device=False) from error
+        record = Record.of(
+            spec, chosen, shm_prefix=f"tf-{spec.fleet}-{secrets.token_hex(4)}-", now=steady_time()
+        )
         command = arguments(
             installation,
             model_repository=spec.model_repository,
@@ -106,9 +110,16 @@ class ProcessDriver:
             identity = await spawn.spawn(command, env, log)
         except OSError as error:
             self._records.remove(spec.instance)
-            raise DriverError(f"cannot start {spec.instance}: {error}") from error
+            raise DriverError(f"cannot start {spec.instance}: {error}", by_device=False) from error
         record = replace(record, pid=identity.pid, start_ticks=identity.start_ticks, boot_id=identity.boot_id)
-        self._records.write(record)
+        try:
+            self._records.write(record)
+        except OSError as error:  # the disk is full by now: nothing may run that is not known of
+            await spawn.terminate(identity, 0.0, self._markers(record))
+            await spawn.wait_exit(identity)
+            with suppress(OSError):
+                self._records.remove(spec.instance)
+            raise DriverError(f"cannot note {spec.instance}: {error}", by_device=False) from error
         return record.instance_data(LOOPBACK)
 
     def _markers(self, record: Record) -> dict[str, str]:
@@ -168,8 +179,9 @@ class ProcessDriver:
         spawn.end_session(identity.pid, self._markers(record))
         detail = "" if ended.code == 0 else logs.error_detail(self._log(record.replica), name)
         status = ExitStatus(time(), ended.code, ended.signal, detail)
-        if self._records.read(name) is not None:
-            self._records.write(replace(record, exit=status))
+        with suppress(OSError):  # of a full disk: that it has ended shows without it
+            if self._records.read(name) is not None:
+                self._records.write(replace(record, exit=status))
         return status
 
     def _known(self, instance: Instance) -> Record | None:

@@ -41,9 +41,10 @@ def boot_id() -> str:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state (the third) on; the name before may hold anything."""
+    """The fields of /proc/PID/stat from the state (the third) on; the name before may hold anything, be it
+    no text: the kernel cuts it after 15 bytes."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
         return None
 
@@ -234,7 +235,7 @@ def end_session(session: int, markers: Mapping[str, str]) -> list[int]:
 
 
 def _in_environment(markers: Mapping[str, str]) -> set[bytes]:
-    return {f"{name}={value}".encode() for name, value in markers.items()}
+    return {os.fsencode(f"{name}={value}") for name, value in markers.items()}
 
 
 def environment_of(pid: int) -> frozenset[bytes]:

@@ -13,6 +13,7 @@ from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.saved import SavedFleet
 from tritonfleet.core.wire import DrainRequest, RestartRequest
+from tritonfleet.drivers.base import Instance
 
 
 @pytest.fixture
@@ -219,3 +220,25 @@ async def test_failures_are_not_forgotten(tmp_path: Path, driver: PaperDriver) -
     async with controller(tmp_path, driver) as fleet:
         assert fleet.slots["main-0"].failures == failures
         assert fleet.slots["main-0"].generation >= failures
+
+
+async def test_records_that_cannot_be_removed_keep_nobody_from_being_adopted(
+    tmp_path: Path, driver: PaperDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tritonfleet.controller.adopt.END_S", 0.05)
+    monkeypatch.setattr("tritonfleet.controller.lives.END_AGAIN_S", 0.01)
+    async with controller(tmp_path, driver) as fleet:
+        await all_ready(fleet, "main-0", "main-1")
+    driver["main-0.1"].kill()
+    remove, troubles = driver.remove, [OSError(30, "Read-only file system")] * 4
+
+    async def refusing(instance: Instance) -> None:
+        if troubles:
+            raise troubles.pop()
+        await remove(instance)
+
+    monkeypatch.setattr(driver, "remove", refusing)
+    async with controller(tmp_path, driver) as fleet:
+        await all_ready(fleet, "main-0", "main-1")
+        assert len(reasons(fleet, "replica.stuck")) == 1
+        await until(lambda: "main-0.1" in driver.removed)

@@ -18,6 +18,7 @@ from tritonfleet.controller.commands import RefusedError, scale
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.signals import PoolSamples, sample, utilization
 from tritonfleet.controller.slot import Reading, Slot
+from tritonfleet.core.clock import steady_time
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.stats import ModelCounters, ModelRates
@@ -396,3 +397,15 @@ async def test_a_request_wakes_a_pool_at_once_and_a_pool_that_a_person_emptied_s
         assert fleet.size_of("main") == 1
         assert reasons(fleet, "pool.autoscaled") == ["0 → 1: woken by a request for model digits"]
     await fleet.close()
+
+
+def test_a_schedule_is_by_the_wall_clock_and_a_step_of_it_moves_its_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scaling = AutoscaleSpec.model_validate({"schedule": [{"cron": "0 8 * * *", "for": "1h", "min": 2}]})
+    now = steady_time()
+    before = openings(scaling, now)
+    monkeypatch.setattr("tritonfleet.controller.autoscaler.time", lambda: steady_time() + 7 * 86_400 - 3600)
+    after = openings(scaling, now)
+    for was, is_now in zip(before, after, strict=True):
+        assert (is_now.starts_at - was.starts_at) % 86_400 == pytest.approx(3600, abs=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.cli import unix_http
+from tritonfleet.controller.paths import FleetPaths, belongs_to_a_stranger
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,26 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one_of_its_own(tmp_path: Path
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(paths.control_socket))
     paths.control_socket.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_that_a_stranger_has_made_in_tmp_is_not_used(tmp_path: Path) -> None:
+    """The command line would hand them the environment, and the router ask them for its replicas."""
+    anybodys = Path("/tmp") / f"tf-{os.urandom(4).hex()}"
+    squatted = anybodys / "tritonfleet-0"
+    squatted.mkdir(parents=True)
+    anybodys.chmod(0o1777)
+    environ = {"TRITONFLEET_STATE_DIR": str(tmp_path / ("d" * 120)), "XDG_RUNTIME_DIR": str(squatted)}
+    try:
+        FleetPaths.of("demo", environ).make()
+        assert not belongs_to_a_stranger(squatted)
+        os.chown(squatted, 65534, 65534)
+        with pytest.raises(PermissionError, match="tritonfleet-0 belongs to another user"):
+            FleetPaths.of("demo", environ).make()
+        asking = unix_http.asked(squatted / "control.sock", "GET", "/v1/snapshot")
+        with pytest.raises(PermissionError, match="belongs to another user"), asking:
+            pass
+        assert not belongs_to_a_stranger(tmp_path / "not" / "there")
+    finally:
+        squatted.rmdir()
+        anybodys.rmdir()

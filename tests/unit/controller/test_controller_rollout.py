@@ -12,11 +12,11 @@ import pytest
 from controller_parts import PaperDriver, fleet_of, kinds, reasons, spec_of, states, until
 
 from tritonfleet.config import pool_hash
-from tritonfleet.controller import commands
+from tritonfleet.controller import commands, saved
 from tritonfleet.controller.adopt import adopt
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.fleet import Fleet
-from tritonfleet.controller.revisions import KEPT
+from tritonfleet.controller.revisions import KEPT, SavedRevisions
 from tritonfleet.core.rollout import UndoRequest
 from tritonfleet.core.wire import ApplyRequest
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
@@ -245,3 +245,23 @@ async def test_only_the_last_revisions_are_kept_and_the_last_good_one(tmp_path: 
         assert len(kept) == KEPT
         assert one.history()[1][2] == "superseded"
         one.driver.starts.set()
+
+
+async def test_a_rollback_is_noted_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that dies between two would find a change that is taken back, and nothing in its place:
+    then what has failed would be its last word."""
+    last: list[str] = []
+    write = saved.write
+
+    def noting(path: Path, value: Any) -> None:
+        write(path, value)
+        if isinstance(value, SavedRevisions):
+            last.append(value.revisions[-1].about.status)
+
+    monkeypatch.setattr(saved, "write", noting)
+    async with changing(tmp_path, Strict()) as one:
+        await until(lambda: one.settled(1, "deployed"))
+        one.up(*BAD)
+        await until(lambda: one.settled(3, "deployed"))
+    assert "rolled_back" not in last
+    assert [status for _, _, status in one.history()] == ["deployed", "rolled_back", "deployed"]

@@ -253,6 +253,68 @@ async def test_a_replacement_that_does_not_serve_is_given_up(
         await workers.stop(5)
 
 
+async def test_one_that_is_replaced_while_it_waits_to_start_again_does_not_come_back(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know of it: it would accept clients beside the others, and outlive `down`."""
+    module = "tritonfleet.controller.router_workers"
+    monkeypatch.setattr(f"{module}.FIRST_DELAY_S", 5.0)
+    async with parts.running() as workers, reporting(workers):
+        (first,) = pids(workers)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: bool(parts.reasons("router.exited")))
+        waiting = list(workers._tasks)
+        workers.replace(workers._spec, "test")
+        await until(lambda: workers._replacing is not None and workers._replacing.done())
+        await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        assert parts.processes() == set(pids(workers))
+        assert len(workers.running) == 1
+        await workers.stop(5)
+    assert parts.processes() == set()
+
+
+async def test_one_that_waits_to_start_again_does_not_start_while_the_others_finish(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `down` nobody would end it."""
+    monkeypatch.setattr("tritonfleet.controller.router_workers.FIRST_DELAY_S", 1.0)
+    async with parts.running(workers=2) as workers:
+        terminated = spawn.terminate
+
+        async def slowly(identity: spawn.ProcessIdentity, grace_s: float) -> None:
+            await asyncio.gather(
+                terminated(identity, grace_s), asyncio.sleep(2.0)
+            )  # a call that takes its time
+
+        monkeypatch.setattr(spawn, "terminate", slowly)
+        os.kill(pids(workers)[0], signal.SIGKILL)
+        await until(lambda: bool(parts.reasons("router.exited")))
+        await workers.stop(5)
+        monkeypatch.setattr(spawn, "terminate", terminated)
+    assert parts.processes() == set()
+
+
+async def test_one_is_looked_after_again_after_a_failure(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "tritonfleet.controller.router_workers"
+    monkeypatch.setattr(f"{module}.LAST_DELAY_S", 0.1)
+    waited, troubles = spawn.wait_exit, [OSError(24, "Too many open files")]
+
+    async def wait_exit(identity: spawn.ProcessIdentity) -> spawn.ProcessExit:
+        if troubles:
+            raise troubles.pop()
+        return await waited(identity)
+
+    monkeypatch.setattr(spawn, "wait_exit", wait_exit)
+    async with parts.running() as workers:
+        (first,) = pids(workers)
+        await until(lambda: not troubles)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: pids(workers) != [first] and workers.running and listens(parts.port))
+        await workers.stop(5)
+
+
 async def test_a_controller_that_died_between_keeps_the_newest(parts: Parts) -> None:
     async with parts.running() as workers, reporting(workers):
         (old,) = pids(workers)

@@ -41,3 +41,10 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
 def test_a_file_of_an_older_version_is_understood(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"revision": 4, "unknown_now": true}')
     assert saved.read(tmp_path / "state.json", SavedFleet) == SavedFleet(4)
+
+
+@pytest.mark.parametrize("left", [b"", bytes(4096)])
+def test_what_a_power_loss_has_emptied_is_none(tmp_path: Path, left: bytes) -> None:
+    """The next boot must bring the fleet up without a person."""
+    (tmp_path / "state.json").write_bytes(left)
+    assert saved.read(tmp_path / "state.json", SavedFleet) is None

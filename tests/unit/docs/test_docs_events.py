@@ -6,12 +6,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 TYPE = re.compile(
-    r'"((?:replica|device|rollout|config|pool|metrics|setting|image|router|controller|fleet)\.[a-z_]+)"'
+    r'"((?:replica|device|rollout|config|pool|metrics|setting|image|router|controller|fleet|state)\.[a-z_]+)"'
 )
 # What looks like one and is a key of the fleet file, or a file's name.
 OTHERS = re.compile(
     r"(router\.(listen|external|tls|workers|management|drain_timeout|connections_per_replica)"
-    r"|metrics\.listen|controller\.(json|log))"
+    r"|metrics\.listen|(controller|state)\.(json|log))"
 )
 
 

@@ -21,6 +21,7 @@ from tritonfleet.drivers import spawn
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
 from tritonfleet.drivers.devices import cpu_slots
 from tritonfleet.drivers.process import ProcessDriver
+from tritonfleet.drivers.records import Record, RecordStore
 
 BOUND_S = 30.0
 STAND_IN = """#!/bin/sh
@@ -279,3 +280,36 @@ class TestMaintain:
         (folder / "main-0.log").write_text("x" * 20)
         await fleet.driver(log_max_bytes=10, log_keep=1).maintain()
         assert (folder / "main-0.log").read_text() == "x" * 20
+
+
+async def test_on_a_disk_that_fills_up_nothing_unknown_runs(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intent was written, the process was not noted any more."""
+    driver, write = fleet.driver(), RecordStore.write
+
+    def full(self: RecordStore, record: Record) -> None:
+        if record.pid:
+            raise OSError(28, "No space left on device")
+        write(self, record)
+
+    monkeypatch.setattr(RecordStore, "write", full)
+    with pytest.raises(DriverError, match=r"cannot note main-0\.1: .*No space left") as failed:
+        await driver.start(fleet.spec())
+    assert not failed.value.by_device
+    assert spawn.find_session_leaders({"TRITONFLEET_FLEET": fleet.name}) == []
+    assert await driver.list() == []
+
+
+async def test_on_a_full_disk_an_end_is_noticed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = fleet.driver()
+    instance = await driver.start(fleet.spec(EXIT="3"))
+
+    def full(_self: RecordStore, _record: Record) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordStore, "write", full)
+    status = await asyncio.wait_for(driver.wait(instance), BOUND_S)
+    assert status.code == 3
+    await driver.remove(instance)
+    assert not fleet.record.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tritonfleet.drivers import spawn
+from tritonfleet.drivers import leftovers, spawn
 from tritonfleet.drivers.spawn import ProcessExit, ProcessIdentity
 
 BOUND_S = 30.0
@@ -206,3 +206,17 @@ async def test_start_time_is_in_seconds_since_the_epoch(launch: Launch) -> None:
     assert spawn.start_time(identity.pid) == pytest.approx(before, abs=5)
     await spawn.terminate(identity, 0)
     assert spawn.start_time(identity.pid) == float("inf")
+
+
+async def test_the_name_of_a_stranger_need_not_be_text(launch: Launch) -> None:
+    """The kernel cuts names after 15 bytes, in the middle of a letter, too."""
+    stranger = await launch(
+        "import time; open('/proc/self/comm', 'wb').write('fünfzehn-byteä'.encode()); time.sleep(60)"
+    )
+    comm = Path(f"/proc/{stranger.pid}/comm")
+    await until(lambda: comm.read_bytes().endswith(b"\xc3\n"))
+    other = await launch("import time; time.sleep(60)")
+    assert other in spawn.find_session_leaders(MARKERS)
+    await spawn.terminate(other, 0, MARKERS)
+    assert spawn.identify(stranger.pid) == stranger
+    assert leftovers._server_starts() is not None
