@@ -199,10 +199,11 @@ class Dispatcher(Ends):
         waits the moment that takes, so that a restarted router refuses nothing."""
         if self.table is None:
             return self.awaits_table
-        return any(
-            replica.untried and not replica.row.draining and (not model or model in replica.row.models)
-            for replica in self.replicas.values()
-        )
+        staying = [replica for replica in self.replicas.values() if not replica.row.draining]
+        serving = [replica for replica in staying if not model or model in replica.row.models]
+        if not serving and model not in self.work.asleep:
+            serving = staying  # as in `_choose`
+        return any(replica.untried for replica in serving)
 
     def stop_awaiting_table(self) -> None:
         """No controller answers: calls that hoped for a table are refused from now on."""

@@ -5,11 +5,12 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from router_parts import Request, Router, ScriptedReplica, message, raw_client, router_of, until
 
 from tritonfleet.http2 import frames
 from tritonfleet.router.dispatch import Dispatcher
-from tritonfleet.router.replica import USER_TIMEOUT_MS
+from tritonfleet.router.replica import USER_TIMEOUT_MS, Replica, ReplicaConnection
 
 LARGE = 100_000
 
@@ -70,6 +71,29 @@ async def test_none_joins_a_large_message() -> None:
         assert [len(connection.requests) for connection in replica.connections] == [1, 1]
         client.h2.reset_stream(stream)
         client.flush()
+
+
+async def test_calls_wait_while_the_first_connection_is_made_those_for_what_nobody_has_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Triton has the words for what there is not, and a router that has just started refuses nothing."""
+    connected, gate = Replica._connected, asyncio.Event()
+
+    async def later(replica: Replica) -> ReplicaConnection:
+        await gate.wait()
+        return await connected(replica)
+
+    replica = ScriptedReplica()
+    async with router_of(replica) as router, raw_client(router.port) as client:
+        dispatcher = router.dispatcher
+        dispatcher.apply(router.table(without=(0,)))
+        monkeypatch.setattr(Replica, "_connected", later)
+        dispatcher.apply(router.table())
+        for model in (b"model", b"nobody's"):
+            client.request(bytes((0x0A, len(model))) + model, "/inference.GRPCInferenceService/ModelInfer")
+        await until(lambda: len(dispatcher._waiting) == 2)
+        gate.set()
+        await until(lambda: len(replica.requests) == 2)
 
 
 async def test_who_accepts_and_hangs_up_is_not_reachable() -> None:
