@@ -31,10 +31,10 @@ from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_workers import EXIT_CANNOT_LISTEN, AddressTakenError
 from tritonfleet.controller.saved import SavedController
 from tritonfleet.controller.shutdown import Shutdown
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.wire import ScaleRequest
 from tritonfleet.drivers import make_driver, spawn
 from tritonfleet.drivers.base import DriverError, Instance
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.triton.client import TritonClient
 
 log = logging.getLogger("tritonfleet.controller")

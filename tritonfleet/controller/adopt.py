@@ -4,9 +4,9 @@ import asyncio
 
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ExitStatus, ReplicaState
 from tritonfleet.drivers.base import Instance
+from tritonfleet.drivers.clock import steady_time as time
 
 FIRST_PROBE_S = 3.0  # how long the routers' table waits for replicas whose state is not remembered
 END_S = 10.0  # how long a start waits for what has ended, or should have, to be gone

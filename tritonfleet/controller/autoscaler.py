@@ -20,12 +20,12 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.core.autoscale import Decision, Memory, Policy, decide
 from tritonfleet.core.autoscale_record import written
 from tritonfleet.core.autoscale_targets import Targets
-from tritonfleet.core.clock import steady_time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import EPSILON
 from tritonfleet.core.schedule import Opening
 from tritonfleet.core.signals import named, shown
 from tritonfleet.core.wire import AutoscaleAnswer, AutoscaleSignal, AutoscaleStatus
+from tritonfleet.drivers.clock import steady_time
 
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet

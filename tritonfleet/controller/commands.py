@@ -6,7 +6,6 @@ from tritonfleet.config import ConfigError, FleetSpec, load_fleet, pool_hash
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.slot import Slot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.placement import lacking, occupancy
 from tritonfleet.core.rollout import UndoRequest
@@ -18,6 +17,7 @@ from tritonfleet.core.wire import (
     RestartRequest,
     ScaleRequest,
 )
+from tritonfleet.drivers.clock import steady_time as time
 
 
 class RefusedError(Exception):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tritonfleet.config import FleetSpec
 from tritonfleet.controller.outliers import answers_of
 from tritonfleet.controller.slot import Slot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_access import (
     AccessPolicy,
     DeviceAccess,
@@ -21,6 +20,7 @@ from tritonfleet.core.model import DeviceKind, ReplicaState
 from tritonfleet.core.outliers import Answers
 from tritonfleet.core.reconcile import Worn
 from tritonfleet.drivers.base import DriverError, Instance
+from tritonfleet.drivers.clock import steady_time as time
 
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet

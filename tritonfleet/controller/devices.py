@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from tritonfleet.controller.journal import Journal
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import (
     DeviceFailure,
     DeviceHealth,
@@ -18,6 +17,7 @@ from tritonfleet.core.device_health import (
 from tritonfleet.core.model import Device, DeviceReading, Replica, ReplicaState
 from tritonfleet.core.placement import DeviceView
 from tritonfleet.core.wire import DeviceInfo
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.drivers.device_readings import NvmlReader, is_read
 
 READ_S = 5.0  # between two readings

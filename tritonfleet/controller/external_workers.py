@@ -14,9 +14,9 @@ from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_command import markers
 from tritonfleet.controller.telemetry import Telemetry
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.wire import WorkerInfo
 from tritonfleet.drivers import spawn
+from tritonfleet.drivers.clock import steady_time as time
 
 SILENT_S = 10.0  # a worker reports every second at least, and finds a new controller within one
 LOOK_S = 0.5

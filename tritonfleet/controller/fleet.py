@@ -34,12 +34,12 @@ from tritonfleet.controller.statistics import FleetStatistics
 from tritonfleet.controller.table import TableFeed
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.controller.traffic import Traffic
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import DevicePolicy
 from tritonfleet.core.model import Device, Replica, ReplicaState
 from tritonfleet.core.reconcile import Action, PoolTarget, reconcile
 from tritonfleet.core.wire import RouterTelemetry
 from tritonfleet.drivers.base import Driver
+from tritonfleet.drivers.clock import steady_time as time
 
 log = logging.getLogger(__name__)
 

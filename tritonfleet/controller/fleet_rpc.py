@@ -19,10 +19,10 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.watch import ReplicaWatch
 from tritonfleet.core.answers import UNAVAILABLE, Answer, IndexEntry, of_all, of_any, union_of_indexes
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.settings import Kind, Setting
 from tritonfleet.core.wire import RpcAnswer, RpcRequest
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.triton.client import SERVICE
 from tritonfleet.triton.statistics import counters_of, entry_of
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tritonfleet.core.board import Traffic, TrafficPoint, TrafficRates
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+from tritonfleet.drivers.clock import steady_time as time
 
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet

@@ -15,7 +15,6 @@ from tritonfleet.controller.slot import Slot
 from tritonfleet.controller.statistics import reading_of
 from tritonfleet.controller.traffic import replica_of
 from tritonfleet.controller.watch import ReplicaWatch
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.device_health import DeviceFailure, is_devices_doing
 from tritonfleet.core.lifecycle import (
     HealthPolicy,
@@ -32,6 +31,7 @@ from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.tls_files import misfit
 from tritonfleet.drivers import container_settings, server_tls
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.triton.client import ReplicaClient
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from tritonfleet.controller import saved
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.revisions import Revisions
 from tritonfleet.controller.saved import Write
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.rollout import PoolProgress, Revision, RolloutStatus, progress
+from tritonfleet.drivers.clock import steady_time as time
 
 if TYPE_CHECKING:
     from tritonfleet.controller.fleet import Fleet

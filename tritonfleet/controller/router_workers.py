@@ -18,10 +18,10 @@ from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.controller.router_command import markers, worker_command
 from tritonfleet.controller.saved import SavedWorker, Write
 from tritonfleet.controller.telemetry import Telemetry
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ExitStatus
 from tritonfleet.core.wire import WorkerInfo
 from tritonfleet.drivers import spawn
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.drivers.logs import last_error
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import Any
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.lives import STOP_MARGIN_S
 from tritonfleet.controller.slot import Slot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.wire import Accepted, DownRequest
+from tritonfleet.drivers.clock import steady_time as time
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tritonfleet.controller.saved import SavedSlot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import ModelStatus, Replica, ReplicaState
 from tritonfleet.core.rollout import LaunchFailure
 from tritonfleet.core.stats import ModelCounters, ModelRates, rates
 from tritonfleet.drivers.base import Instance
+from tritonfleet.drivers.clock import steady_time as time
 
 AfterStop = Literal["forget", "relaunch", "hold"]
 

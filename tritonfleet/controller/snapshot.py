@@ -6,10 +6,10 @@ import tritonfleet
 from tritonfleet.config import pool_hash
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.pulls import waiting
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.model import Replica, ReplicaState
 from tritonfleet.core.reconcile import BROKEN, COMING, LEAVING
 from tritonfleet.core.wire import ControllerInfo, FleetSnapshot, ModelReading, PoolSnapshot, RouterInfo
+from tritonfleet.drivers.clock import steady_time as time
 
 
 def snapshot(fleet: Fleet) -> FleetSnapshot:

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 
 from tritonfleet.controller.slot import Reading, Slot
-from tritonfleet.core.clock import steady_time as time
 from tritonfleet.core.lifecycle import Probe
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.stats import ModelCounters, rates
+from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.triton.capacity import read_capacity
 from tritonfleet.triton.client import ProbeError, ReplicaClient
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tritonfleet.core.clock import steady_time
 from tritonfleet.core.device_access import DeviceLook
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.launched import Launched
@@ -22,6 +21,7 @@ from tritonfleet.core.model import Device, DeviceKind, ExitStatus
 from tritonfleet.drivers import docker_container as container
 from tritonfleet.drivers import logs, ports
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
+from tritonfleet.drivers.clock import steady_time
 from tritonfleet.drivers.docker_container import LABEL, Publication
 from tritonfleet.drivers.docker_engine import (
     Client,

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 
-from tritonfleet.core.clock import steady_time
 from tritonfleet.core.image_pull import ImagePull
 from tritonfleet.core.launched import Launched, masked
 from tritonfleet.core.model import Device, ExitStatus
 from tritonfleet.drivers import leftovers, logs, ports, spawn
 from tritonfleet.drivers.base import DriverError, Instance, LaunchSpec
+from tritonfleet.drivers.clock import steady_time
 from tritonfleet.drivers.records import Record, RecordStore
 from tritonfleet.triton.embedded import TritonInstallation, TritonNotFoundError, find_tritonserver
 from tritonfleet.triton.launch import LOOPBACK, Ports, arguments, environment

@@ -18,12 +18,12 @@ from tritonfleet.controller.commands import RefusedError, scale
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.signals import PoolSamples, sample, utilization
 from tritonfleet.controller.slot import Reading, Slot
-from tritonfleet.core.clock import steady_time
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.stats import ModelCounters, ModelRates
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry, ScaleRequest
 from tritonfleet.drivers.base import Instance
+from tritonfleet.drivers.clock import steady_time
 
 NOW = 1_000_000.0
 QUICK = {"scale_up": {"window": 4, "panic_window": 2}, "scale_down": {"stabilization": 20, "step": 4}}

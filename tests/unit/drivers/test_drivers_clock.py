@@ -6,7 +6,7 @@ from time import time
 
 import pytest
 
-from tritonfleet.core import clock
+from tritonfleet.drivers import clock
 
 CONTROLLER = Path(__file__).parents[3] / "tritonfleet" / "controller"
 BY_THE_CALENDAR = {"journal", "certificates", "autoscaler"}  # what people read, X.509, a schedule's entries
