@@ -30,7 +30,7 @@ def running_worker(
     folder: Path,
     *rows: TableReplica,
     drain_timeout_s: float = 1,
-    limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen
+    limits: RouterLimits = RouterLimits(),  # noqa: B008 # frozen, so calls may share it
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A worker process with a fixed table, and its port."""
     table = folder / "table.json"

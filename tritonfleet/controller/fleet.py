@@ -141,7 +141,7 @@ class Fleet:
                 if time() - self._maintained_at > MAINTAIN_S:
                     self._maintained_at = time()
                     await self.driver.maintain()
-            except Exception as error:
+            except Exception as error:  # whatever it is, replicas must not be left without anybody who looks
                 log.exception("a turn of the loop failed")
                 self._tell(error)
             self._woken.clear()
@@ -262,7 +262,7 @@ class Fleet:
         while True:
             try:
                 return await work()
-            except Exception as error:
+            except Exception as error:  # whatever it is: told, and tried again
                 log.exception("a task of the controller failed, and is begun again")
                 self._tell(error)
             await asyncio.sleep(AGAIN_S)

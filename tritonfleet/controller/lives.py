@@ -102,7 +102,7 @@ class Lives:
             return
         try:
             instance = await self._fleet.driver.start(spec)
-        except Exception as error:
+        except Exception as error:  # a slot that nobody told of a failed launch would stay `starting`
             if not isinstance(error, DriverError):
                 log.exception("%s cannot be launched", slot.id)
                 error = DriverError(repr(error), by_device=False)
@@ -281,7 +281,7 @@ class Lives:
                     await self._unwatch(instance)
                 await self._fleet.driver.remove(instance)
                 return status
-            except Exception as error:
+            except Exception as error:  # given up, it would keep its device for ever
                 log.exception("%s cannot be ended", instance.instance)
                 left += status is not None
                 what = "has ended, and what it leaves cannot be removed" if left else "cannot be ended"

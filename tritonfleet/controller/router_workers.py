@@ -147,7 +147,7 @@ class RouterWorkers:
         while True:
             try:
                 return await self._keep_alive(worker, told=told)
-            except Exception as error:
+            except Exception as error:  # else a worker that ends is never started again
                 log.exception("worker %d is not looked after for a while", worker.index)
                 said = f"looking after worker {worker.index} failed and is begun again: {error!r}"
                 self._journal.add("controller.error", "router", said)

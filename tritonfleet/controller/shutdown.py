@@ -51,7 +51,7 @@ class Shutdown:
         while True:
             try:
                 return await self._end(request)
-            except Exception as error:
+            except Exception as error:  # `down` would wait for ever, and what is left run on
                 log.exception("the fleet cannot be ended")
                 self._fleet.journal.add("controller.error", "fleet", f"ending it is tried again: {error!r}")
             await asyncio.sleep(AGAIN_S)

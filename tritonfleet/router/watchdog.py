@@ -24,7 +24,7 @@ async def watch(dispatcher: Dispatcher) -> None:
         await asyncio.sleep(INTERVAL_S)
         try:
             look(dispatcher, dispatcher.loop.time())
-        except Exception:
+        except Exception:  # no later look would mean no deadlines and no limits of queues
             log.exception("the router's look at itself failed")
 
 

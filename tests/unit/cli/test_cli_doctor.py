@@ -117,7 +117,7 @@ def docker(*values: object) -> Callable[[Facts], Facts]:
 def running(
     shown: FleetSnapshot | None, *values: object, answer: str | None = "", **more: object
 ) -> Callable[[Facts], Facts]:
-    fleet = FleetFacts("demo", shown, *values, answer=answer, **more)  # type: ignore[arg-type]
+    fleet = FleetFacts("demo", shown, *values, answer=answer, **more)  # type: ignore[arg-type] # a test gives what fits
     return lambda facts: replace(facts, fleet=fleet)
 
 

@@ -67,9 +67,11 @@ def test_a_folder_that_a_stranger_has_made_in_tmp_is_not_used(tmp_path: Path) ->
         os.chown(squatted, 65534, 65534)
         with pytest.raises(PermissionError, match="tritonfleet-0 belongs to another user"):
             FleetPaths.of("demo", environ).make()
-        asking = unix_http.asked(squatted / "control.sock", "GET", "/v1/snapshot")
-        with pytest.raises(PermissionError, match="belongs to another user"), asking:
-            pass
+        with (
+            pytest.raises(PermissionError, match="belongs to another user"),
+            unix_http.asked(squatted / "control.sock", "GET", "/v1/snapshot"),
+        ):
+            pytest.fail("asked a stranger's socket")
         assert not belongs_to_a_stranger(tmp_path / "not" / "there")
     finally:
         squatted.rmdir()

@@ -1,13 +1,15 @@
 """Interactions: of limits, retries, waits, long lives, and clients who leave things half done."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import h2.events
 import h2.settings
 import pytest
-from router_parts import Request, Router, ScriptedReplica, message, raw_client, router_of, until
+from router_parts import RawClient, Request, Router, ScriptedReplica, message, raw_client, router_of, until
 from test_router_own import fleet_of
 from tritonclient.grpc import service_pb2
 
@@ -135,15 +137,18 @@ async def test_a_fault_ends_one_look_and_not_the_watch(
 # ---------------------------------------------------------------- flow control
 
 
-async def test_what_comes_while_a_second_try_waits_is_credited() -> None:
-    """The client's connection must not run out of window by it."""
+@asynccontextmanager
+async def second_try_waits(
+    whole: bytes,
+) -> AsyncIterator[tuple[Router, RawClient, ScriptedReplica, int, int]]:
+    """The first 10,000 bytes of a request were lost with their replica, and wait for the other one, which has
+    no room. Yields the latter, the stream of the request and of what keeps it waiting."""
     replicas = ScriptedReplica(nothing), ScriptedReplica(nothing)
     async with (
         router_of(*replicas, slots={"model": 1}) as router,
         raw_client(router.port) as client,
     ):
         large = client.request(None, path=INFER)
-        whole = message(body(size=300_000))
         client.h2.send_data(large, whole[:10_000])
         client.flush()
         dying, other = await first_of(*replicas)
@@ -151,6 +156,13 @@ async def test_what_comes_while_a_second_try_waits_is_credited() -> None:
         await until(lambda: len(other.requests) == 1)
         dying.hang_up()
         await until(lambda: router.dispatcher.waiting_count == 1)
+        yield router, client, other, large, busy
+
+
+async def test_what_comes_while_a_second_try_waits_is_credited() -> None:
+    """The client's connection must not run out of window by it."""
+    whole = message(body(size=300_000))
+    async with second_try_waits(whole) as (router, client, other, large, busy):
         client.send_all(large, whole[10_000:])
         await until(lambda: router.dispatcher.work.queued == 1)
         call = next(iter(next(iter(router.dispatcher.clients)).streams.values()))
@@ -164,20 +176,8 @@ async def test_what_comes_while_a_second_try_waits_is_credited() -> None:
 
 
 async def test_what_came_while_a_second_try_waited_is_credited_when_it_is_taken_back() -> None:
-    replicas = ScriptedReplica(nothing), ScriptedReplica(nothing)
-    async with (
-        router_of(*replicas, slots={"model": 1}) as router,
-        raw_client(router.port) as client,
-    ):
-        large = client.request(None, path=INFER)
-        whole = message(body(size=100_000))
-        client.h2.send_data(large, whole[:10_000])
-        client.flush()
-        dying, other = await first_of(*replicas)
-        busy = client.request(body(), path=INFER)
-        await until(lambda: len(other.requests) == 1)
-        dying.hang_up()
-        await until(lambda: router.dispatcher.waiting_count == 1)
+    whole = message(body(size=100_000))
+    async with second_try_waits(whole) as (router, client, other, large, busy):
         (connection,) = router.dispatcher.clients
         client.h2.send_data(large, whole[10_000:20_000])
         client.flush()
