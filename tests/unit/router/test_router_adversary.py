@@ -177,7 +177,7 @@ async def test_what_comes_while_a_second_try_waits_is_credited() -> None:
 
 async def test_what_came_while_a_second_try_waited_is_credited_when_it_is_taken_back() -> None:
     whole = message(body(size=100_000))
-    async with second_try_waits(whole) as (router, client, other, large, busy):
+    async with second_try_waits(whole) as (router, client, _other, large, busy):
         (connection,) = router.dispatcher.clients
         client.h2.send_data(large, whole[10_000:20_000])
         client.flush()
