@@ -239,7 +239,8 @@ def _in_environment(markers: Mapping[str, str]) -> set[bytes]:
 
 
 def environment_of(pid: int) -> frozenset[bytes]:
-    """``NAME=value`` of a process as it was started; empty when it has ended or is another user's."""
+    """``NAME=value`` of a process as it was started; empty when it has ended or is another user's, and for
+    the moment in which it becomes another program (execve), be it after `spawn` has returned."""
     try:
         return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:

@@ -216,7 +216,8 @@ async def test_the_name_of_a_stranger_need_not_be_text(launch: Launch) -> None:
     comm = Path(f"/proc/{stranger.pid}/comm")
     await until(lambda: comm.read_bytes().endswith(b"\xc3\n"))
     other = await launch("import time; time.sleep(60)")
-    assert other in spawn.find_session_leaders(MARKERS)
+    # The kernel lets us go on a moment before the new program's environment can be read.
+    await until(lambda: other in spawn.find_session_leaders(MARKERS))
     await spawn.terminate(other, 0, MARKERS)
     assert spawn.identify(stranger.pid) == stranger
     assert leftovers._server_starts() is not None
