@@ -74,22 +74,25 @@ def run_inside(client: Any, container: str, *command: str) -> tuple[int | None, 
     run = client.exec_create(container, list(command), tty=True)["Id"]  # else what it says comes in frames
     stream = client.exec_start(run, tty=True, socket=True)
     connection = getattr(stream, "_sock", stream)
+    response = stream._response  # noqa: SLF001 - nobody else gives us the reader below
     try:
-        said = _read(connection)
+        # Not from the socket, as the SDK itself does: what came with the headers is in the buffer they were
+        # read through, and on a busy host that is all of it.
+        said = _read(response.raw._fp.fp, connection)  # noqa: SLF001 - as the SDK itself gets at its socket
     finally:  # all three, or a socket is left to the garbage collector
-        getattr(stream, "_response", stream).close()
+        response.close()
         stream.close()
         connection.close()
     return client.exec_inspect(run)["ExitCode"], said.decode(errors="replace")
 
 
-def _read(connection: Any) -> bytes:
+def _read(output: Any, connection: Any) -> bytes:
     """All that it says. Raises TimeoutError: where a GPU hangs nvidia-smi does, too, and the SDK would wait
     for it for ever."""
     deadline, said = monotonic() + SMI_S, b""
     while (left := deadline - monotonic()) > 0:
         connection.settimeout(left)
-        chunk = connection.recv(1 << 16)
+        chunk = output.read1(1 << 16)
         if not chunk:
             return said
         said += chunk
