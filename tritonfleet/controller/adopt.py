@@ -95,13 +95,12 @@ def _attach(fleet: Fleet, slot: Slot, instance: Instance) -> asyncio.Event | Non
 
 def _settle(fleet: Fleet, slot: Slot, ended: Instance | None) -> None:
     """A remembered slot without a running process."""
-    if slot.state is ReplicaState.STOPPING or (
-        slot.state is ReplicaState.DRAINING and slot.after_stop == "forget" and not slot.held
-    ):
-        if slot.held or slot.after_stop == "relaunch":
-            slot.enter(ReplicaState.PENDING, "stopped while no controller ran")
-        else:
-            del fleet.slots[slot.id]
+    if slot.state in (ReplicaState.DRAINING, ReplicaState.STOPPING) and slot.held:
+        slot.empty()
+    elif slot.state in (ReplicaState.DRAINING, ReplicaState.STOPPING) and slot.after_stop == "forget":
+        del fleet.slots[slot.id]
+    elif slot.state is ReplicaState.STOPPING:
+        slot.enter(ReplicaState.PENDING, "stopped while no controller ran")
     elif slot.state is ReplicaState.DRAINING:
         slot.enter(ReplicaState.PENDING, "ended while no controller ran")
     elif slot.state in RUNNING:

@@ -237,7 +237,7 @@ def drain(fleet: Fleet, name: str, request: DrainRequest) -> Accepted:
         fleet.lives.stop(slot, reason, force=request.force)
     elif slot.state is not ReplicaState.STOPPING:
         slot.retry_at = None
-        slot.enter(ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {name}` brings it back")
+        slot.empty()
     fleet.wake()
     return Accepted(f"{name} drains, then stops", fleet.journal.seq)
 

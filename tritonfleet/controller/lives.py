@@ -334,9 +334,7 @@ class Lives:
         if slot.after_stop == "forget" and not slot.held:
             self._fleet.slots.pop(slot.id, None)
         elif slot.held:
-            slot.enter(
-                ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {slot.id}` brings it back"
-            )
+            slot.empty()
         else:
             slot.enter(ReplicaState.PENDING, "restarting")
         slot.after_stop = "forget"

@@ -88,6 +88,12 @@ class Slot:
             self.since = time() if now is None else now
         self.state, self.reason = state, reason
 
+    def empty(self) -> None:
+        """Nothing runs there, and nothing is to: it is held."""
+        self.enter(
+            ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {self.id}` brings it back"
+        )
+
     def view(self, in_flight: Callable[[str], int | None]) -> Replica:
         """As decisions and people see it."""
         instance = self.instance

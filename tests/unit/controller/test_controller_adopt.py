@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -191,6 +191,24 @@ async def test_an_emptied_slot_stays_empty(tmp_path: Path, driver: PaperDriver) 
         assert "undrain main-1" in fleet.slots["main-1"].reason
         commands.undrain(fleet, "main-1")
         await all_ready(fleet, "main-0", "main-1")
+
+
+@pytest.mark.parametrize("state", ["draining", "stopping"])
+async def test_a_slot_that_was_being_emptied_says_how_it_comes_back(
+    tmp_path: Path, driver: PaperDriver, state: str
+) -> None:
+    driver.stops.clear()
+    async with controller(tmp_path, driver) as fleet:
+        with worker_that_runs(fleet) if state == "draining" else nullcontext():
+            await all_ready(fleet, "main-0", "main-1")
+            commands.drain(fleet, "main-1", DrainRequest())
+            await until(lambda: f'"{state}"' in fleet.paths.state_file.read_text())
+    driver["main-1.1"].kill()
+    driver.stops.set()
+    async with controller(tmp_path, driver) as fleet:
+        assert fleet.slots["main-1"].reason == "emptied by hand; `tritonfleet undrain main-1` brings it back"
+        await asyncio.sleep(0.1)
+        assert driver.launched == ["main-0.1", "main-1.1"]
 
 
 async def test_a_restart_goes_on(tmp_path: Path, driver: PaperDriver) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from controller_parts import until
 
 from tritonfleet.controller import table as module
 from tritonfleet.controller.hints import TableHints
@@ -72,9 +73,9 @@ async def test_followers_see_the_table_now_and_every_change_but_nothing_before_i
     await asyncio.sleep(0.01)
     assert seen == [], "an adopting controller must not tell of a smaller fleet"
     feed.open()
-    await asyncio.sleep(0.01)
+    await until(lambda: len(seen) == 1)
     feed.update([], "least_requests")
-    await asyncio.sleep(0.01)
+    await until(lambda: len(seen) == 2)
     feed.close()
     await asyncio.wait_for(following, 5)
     assert [len(table.replicas) for table in seen] == [1, 0]
