@@ -90,9 +90,7 @@ class Slot:
 
     def empty(self) -> None:
         """Nothing runs there, and nothing is to: it is held."""
-        self.enter(
-            ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {self.id}` brings it back"
-        )
+        self.enter(ReplicaState.PENDING, f"emptied by hand; `tritonfleet undrain {self.id}` brings it back")
 
     def view(self, in_flight: Callable[[str], int | None]) -> Replica:
         """As decisions and people see it."""
