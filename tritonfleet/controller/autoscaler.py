@@ -144,9 +144,9 @@ class Autoscaler:
                 self._fleet.journal.add("pool.unpinned", over, "its time is over")
             self.pins.pop(over, None)
         due = now - self._decided_at >= DECIDE_S
+        self._forget_unscaled()
         for name, pool in self._fleet.spec.pools.items():
             if pool.autoscale is None:
-                self.decisions.pop(name, None)
                 continue
             self._sample(name, pool.autoscale, now)
             if due or (self.size_of(name) == 0 and self._wanted_by(name)):
@@ -155,6 +155,14 @@ class Autoscaler:
             self._decided_at = now
         if now - self._saved_at >= SAVE_S:
             self.save(now)
+
+    def _forget_unscaled(self) -> None:
+        """Of pools that the file has no autoscale section for: should they get one (again), the load goes on
+        from the size they have then."""
+        scaled = {name for name, pool in self._fleet.spec.pools.items() if pool.autoscale is not None}
+        for kept in (self.decisions, self._memory, self._samples, self._acted):
+            for name in kept.keys() - scaled:
+                del kept[name]
 
     def _sample(self, pool: str, scaling: AutoscaleSpec, now: float) -> None:
         samples = self._samples.setdefault(pool, PoolSamples())
@@ -254,14 +262,14 @@ class Autoscaler:
         pools = self._fleet.spec.pools
         taken = sum(self.size_of(name) * one.replicas.share for name, one in pools.items() if name != pool)
         used = {device for slot in self._fleet.slots.values() for device in slot.devices}
-        return int((self._fleet.desk.usable(used) - taken) / pools[pool].replicas.share + EPSILON)
+        return max(int((self._fleet.desk.usable(used) - taken) / pools[pool].replicas.share + EPSILON), 0)
 
     # ------------------------------------------------------------ memory
 
     def save(self, now: float) -> None:
         self._saved_at = now
         wanted = {name: one for name, one in self._memory.items() if name in self._fleet.spec.pools}
-        if wanted:
+        if wanted or self._fleet.paths.autoscale_file.exists():
             self._fleet.disk.write(self._fleet.paths.autoscale_file, wanted)
 
     def clear(self) -> None:

@@ -354,6 +354,41 @@ async def test_a_controller_that_comes_back_keeps_the_size(folder: Path) -> None
         again.journal.close()
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["one controller", "another controller"])
+async def test_a_pool_that_is_scaled_again_goes_on_from_the_size_it_has(
+    folder: Path, *, restarted: bool
+) -> None:
+    """Its load had set it to 1 when the section was taken out of the file; then the file said 5."""
+    async with scaled(folder) as one:
+        await one.pass_time(30)
+        assert one.size == 1
+        again = spec_of(folder, replicas={"min": 1, "initial": 5, "max": 6})
+        one.fleet.spec = again
+        await one.pass_time(20)
+        assert one.size == 5
+        main = again.pools["main"].model_copy(update={"autoscale": AutoscaleSpec.model_validate(QUICK)})
+        scaling = again.model_copy(update={"pools": {"main": main}})
+        if restarted:
+            fleet = fleet_of(folder, PaperDriver(6), scaling)
+            assert fleet.size_of("main") == 5
+            fleet.journal.close()
+        one.fleet.spec = scaling
+        assert one.size == 5
+        await one.pass_time(2)
+        assert one.size == 5
+
+
+async def test_no_device_is_left_beside_the_other_pools(folder: Path) -> None:
+    """Fewer devices than the other pool has replicas: some are set aside, or were never there."""
+    file = spec_with(folder)
+    other = spec_of(folder, replicas={"min": 1, "initial": 4, "max": 6}).pools["main"]
+    fleet = fleet_of(
+        folder, PaperDriver(1), file.model_copy(update={"pools": {**file.pools, "other": other}})
+    )
+    assert fleet.autoscaler._room("main") == 0
+    await fleet.close()
+
+
 async def test_silent_routers_never_shrink_a_pool(folder: Path) -> None:
     async with scaled(folder) as one:
         await one.pass_time(30)
