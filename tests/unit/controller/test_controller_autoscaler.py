@@ -55,6 +55,8 @@ def said(
     in_flight: int = 1,
     waiting: int = 0,
     pid: int = 1,
+    worker: int = 0,
+    since: float = 0.0,
 ) -> RouterTelemetry:
     """A worker's report: every instance has ``finished`` so many calls of ``took_s``."""
     latency = Histogram()
@@ -65,7 +67,7 @@ def said(
         for name in instances
     )
     return RouterTelemetry(
-        0, pid, 0.0, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
+        worker, pid, since, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
     )
 
 
@@ -95,10 +97,40 @@ def test_windows_are_differences_of_cumulative_counts() -> None:
 def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
     samples, slots = PoolSamples(), [slot(0)]
     for step in range(11):
-        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5), pid=1 if step < 5 else 2)
+        first, second = (1, 0.0, 5000), (2, NOW - 2.5, 10 * (step - 5))
+        pid, since, finished = first if step < 5 else second
+        seen = said(["main-0.1"], finished=finished, pid=pid, since=since)
         samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
     rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
     assert rate == pytest.approx(10, abs=1)
+
+
+def test_a_worker_that_is_heard_again_has_not_answered_all_that_in_a_moment() -> None:
+    """An external one that could not reach the controller for a while: its counts are of a whole day."""
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(31):  # 20 a second through each of two workers
+        reports = [said(["main-0.1"], finished=10 * step)]
+        if step >= 24:
+            reports.append(said(["main-0.1"], finished=1_000_000 + 10 * step, worker=1))
+        samples.add(sample(reports, 0.2, slots, NOW - 15 + step / 2), 16)
+    found = samples.signals(slots, NOW, (15.0, 6.0))
+    assert found.stable.rate.value == pytest.approx(40)
+    assert found.fast.rate.value == pytest.approx(40)
+
+
+def test_time_in_which_nobody_reported_is_no_part_of_a_window() -> None:
+    """A controller that has just come back, 2 s before the first reports: 20 answers in each of the next."""
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(9):
+        age = None if step < 4 else 0.2
+        reports = [] if age is None else [said(["main-0.1"], finished=1000 + 10 * step, waiting=5)]
+        samples.add(sample(reports, age, slots, NOW - 4 + step / 2), 16)
+        if step == 4:
+            first = samples.signals(slots, NOW - 2, (15.0, 6.0)).stable
+            assert first.rate.trouble == "the routers' reports began just now"
+    seen = samples.signals(slots, NOW, (15.0, 6.0)).stable
+    assert seen.rate.value == pytest.approx(20)
+    assert seen.queue_mean_s.value == pytest.approx(5 / 20, rel=0.05)  # by Little, and 1 ms in Triton
 
 
 def test_requests_in_streams_arrive_and_a_stream_is_none_itself() -> None:
