@@ -79,6 +79,7 @@ class Slot:
     slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold
     instances: dict[str, int] = field(default_factory=dict)  # by model: executions it can have at once
     decoupled: tuple[str, ...] = ()  # models that may answer a request more than once
+    steps: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by ensemble: the models it asks
     settings_seen: int = 0  # the fleet's settings up to this revision were replayed on this launch
     settings_sent: int = 0  # so many
     replaying: asyncio.Task[None] | None = None
