@@ -125,8 +125,11 @@ class Slot:
 
     @classmethod
     def restored(cls, name: str, saved: SavedSlot) -> "Slot":
+        ready_at = saved.ready_at
+        if ready_at is not None:
+            ready_at = min(ready_at, time())  # the controller before may have had a clock that was ahead
         return cls(
-            name, saved.pool, saved.state, saved.reason, saved.generation, ready_at=saved.ready_at,
+            name, saved.pool, saved.state, saved.reason, saved.generation, ready_at=ready_at,
             restarts=saved.restarts, failures=saved.failures, held=saved.held,
             after_stop=saved.after_stop if saved.after_stop in ("relaunch", "hold") else "forget",  # type: ignore[arg-type] # narrowed by the test before
             cold_start_s=saved.cold_start_s, models=saved.models, drain_deadline=saved.drain_deadline,

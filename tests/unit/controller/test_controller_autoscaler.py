@@ -154,6 +154,17 @@ def test_averaging_in_cold_samples() -> None:
     assert found.stable.p99_s.value == pytest.approx(0.05, rel=0.1)
 
 
+def test_a_replica_that_was_ready_by_a_clock_ahead_is_measured_like_any_other() -> None:
+    """The wall clock was two hours ahead when the controller before started, and was put right since."""
+    now = steady_time()
+    kept = replace(slot(0).saved(), ready_at=now + 7200)
+    again = Slot.restored("main-0", kept)
+    again.instances, again.reading = {"digits": 1}, Reading(now + 9, {}, (rates(0.5),))
+    found = PoolSamples().signals([again], now + 10, (15.0, 6.0))
+    assert (found.ready, found.warming) == (1, 0)
+    assert found.stable.utilization.value == pytest.approx(0.5)
+
+
 def test_a_worker_that_is_silent_makes_signals_old_not_zero() -> None:
     samples, slots = PoolSamples(), [slot(0)]
     for step in range(11):
