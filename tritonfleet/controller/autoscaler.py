@@ -210,12 +210,18 @@ class Autoscaler:
     # ------------------------------------------------------------ asleep
 
     def asleep(self) -> dict[str, float]:
-        """The models of pools that sleep, each with the seconds that the first replica may take: a request
-        for one may wait so long."""
+        """The models of pools that sleep, but for those that another pool serves, each with the seconds that
+        the first replica may take: a request for one may wait so long."""
         found: dict[str, float] = {}
         for name, pool in self.sleeping().items():
             found |= dict.fromkeys(self._models_of(name), pool.startup_timeout)
-        return found
+        served = self._served() if found else set()
+        return {model: seconds for model, seconds in found.items() if model not in served}
+
+    def _served(self) -> set[str]:
+        """The models that some ready replica has."""
+        ready = (slot for slot in self._fleet.slots.values() if slot.state is ReplicaState.READY)
+        return {model.name for slot in ready for model in slot.models if model.ready}
 
     def sleeping(self) -> dict[str, PoolSpec]:
         """The pools that may have no replica and have none that is ready. One that a person set to 0 stays
@@ -251,10 +257,11 @@ class Autoscaler:
         return tuple(found)
 
     def _wanted_by(self, name: str) -> str:
-        """A model of the pool that requests wait for in the routers; "" if none does."""
+        """A model of the pool that requests wait for in the routers while nobody serves it; "" if none."""
         reports = self._fleet.telemetry.all_of(self._fleet.workers.running)
         waiting = {model for report in reports for model in report.waiting_by_model}
-        return min(waiting.intersection(self._models_of(name)), default="") if waiting else ""
+        wanted = waiting - self._served() if waiting else waiting
+        return min(wanted.intersection(self._models_of(name)), default="") if wanted else ""
 
     def _room(self, pool: str) -> int:
         """How many fit on the devices beside the other pools at their sizes. A device that is set aside

@@ -477,6 +477,24 @@ async def test_a_request_wakes_a_pool_at_once_and_a_pool_that_a_person_emptied_s
     await fleet.close()
 
 
+async def test_a_model_that_another_pool_serves_does_not_sleep_and_wakes_none(folder: Path) -> None:
+    """Its requests wait for that pool as ever; without it they wake the one that sleeps."""
+    async with scaled(folder) as one:
+        fleet = one.fleet
+        bounds = {"min": 0, "initial": 0, "max": 2}
+        spare = spec_of(folder, replicas=bounds, models=["digits"], autoscale=QUICK).pools["main"]
+        fleet.spec = fleet.spec.model_copy(update={"pools": {**fleet.spec.pools, "spare": spare}})
+        fleet.telemetry.take(said(["main-0.1"], finished=9, waiting=3), one.now)
+        fleet.autoscaler.step(one.now)
+        assert fleet.autoscaler.asleep() == {}
+        assert fleet.size_of("spare") == 0
+        for slot in fleet.slots.values():
+            slot.enter(ReplicaState.FAILED, "killed")
+        fleet.autoscaler.step(one.now + 0.25)
+        assert fleet.autoscaler.asleep() == {"digits": spare.startup_timeout}
+        assert fleet.size_of("spare") == 1
+
+
 def test_a_schedule_is_by_the_wall_clock_and_a_step_of_it_moves_its_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
