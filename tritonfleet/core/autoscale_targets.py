@@ -109,9 +109,12 @@ def _utilization(
         why = f"{work:.2f} replicas' worth of work arrives"
         if window.utilization.value is not None and window.utilization.fresh:
             why += f", {signals.ready} measured are busy {window.utilization.value * 100:.0f} % of the time"
-        count, said = _with_backlog(work, target, window)
-        if size < count and not said and work <= size * target * (1 + TOLERANCE):
+        count, said = _over(work, target), ""
+        if size < count and work <= size * target * (1 + TOLERANCE):
             count, said = size, f", within {TOLERANCE * 100:.0f} % of what {size} may do"
+        draining, extra = _draining(work, window)
+        if draining > count:
+            count, said = draining, f", {extra:.2f} to work off what waits"
         found.append(Answer(name, count, f"{why}{said}; target {target * 100:.0f} %"))
         if lacking is not None:
             found.append(lacking)
@@ -136,23 +139,21 @@ def _occupancy(target: float, signals: Signals, window: Window, occupancy: Signa
     why = f"in flight and waiting are {occupancy.value * 100:.0f} % of what {signals.serving} usefully hold"
     work = total_work(signals, window)
     if work is not None and window.work.fresh and window.service_s.fresh:
-        enough_for_it, _ = _with_backlog(work, target, window)
+        enough_for_it = max(_over(work, target), _draining(work, window)[0])
         if enough_for_it < count:
             why += f", but {enough_for_it} would work that off in {DRAIN_S:g} s"
             return Answer("occupancy", enough_for_it, f"{why}; target {target * 100:.0f} %", backlog=True)
     return Answer("occupancy", count, f"{why}; target {target * 100:.0f} %", backlog=True)
 
 
-def _with_backlog(work: float, target: float, window: Window) -> tuple[int, str]:
-    """Replicas for ``work`` at the target, and enough to work off what waits in time, for which they may be
-    busy all the time; the latter in words, where it is more."""
-    count = _over(work, target)
+def _draining(work: float, window: Window) -> tuple[int, float]:
+    """Replicas for ``work`` and to work off what waits in time, for which they may be busy all the time; and
+    how many replicas' worth the latter is."""
     waiting, service = window.waiting, window.service_s
     if not waiting.fresh or not service.fresh or not waiting.value or not service.value:
-        return count, ""
+        return 0, 0.0
     extra = waiting.value * service.value / DRAIN_S
-    draining = _over(work + extra, 1.0)
-    return (draining, f", {extra:.2f} to work off what waits") if draining > count else (count, "")
+    return _over(work + extra, 1.0), extra
 
 
 def _over(work: float, target: float) -> int:

@@ -1,5 +1,7 @@
 """What a long queue asks for, where latency or the queue itself is all that a pool is scaled by."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,3 +77,27 @@ def test_a_pool_far_behind_its_load_catches_up(targets: Targets) -> None:
     result = simulate(scenario, requests, Fleet(Policy(1, 12, targets)))
     assert result.peak_replicas > 4
     assert result.timeline[-1].waiting == 0
+
+
+def test_noise_within_a_tenth_leaves_no_backlog_undone() -> None:
+    """13 at 95 % do 12.4, so 13.3 are within a tenth of that; the 0.7 that wait besides are not."""
+    seen = crowded(13.33, 13, 0.0).stable
+    queued = replace(seen, waiting=Signal(0.73 * 30 / 0.01, 1.0))
+    signals = Signals(13, stable=queued, fast=queued)
+    (answer,) = answers(Targets(0.95), signals, queued, None, 13)
+    assert answer.count == 15
+    assert "0.73 to work off what waits" in answer.why
+    (calm,) = answers(Targets(0.95), signals, seen, None, 13)
+    assert calm.count == 13
+
+
+@given(
+    wait=st.floats(0.001, 0.2), ready=st.integers(1, 8), share=st.floats(0.1, 0.96), more=st.floats(1.0, 50.0)
+)
+def test_what_waits_in_the_router_never_makes_an_answer_smaller(
+    wait: float, ready: int, share: float, more: float
+) -> None:
+    targets = Targets(None, queue_mean_s=0.05)
+    less = crowded(ready * share, ready, wait, busy=share, in_routers=False)
+    seen = replace(less.stable, waiting=Signal(ready * share * 100 * wait * more, 1.0))
+    assert asked(targets, less) <= asked(targets, replace(less, stable=seen, fast=seen))
