@@ -62,11 +62,9 @@ def enough(
     than they can do: the formula says nothing of such a queue, which is as long as it has grown until now."""
     factor = fit(now, work, service_s, measured_s)
     explained = factor * wait_s(now, min(work, FULL * now), service_s)
-    elsewhere = max(measured_s - explained, 0.0)
+    elsewhere = 0.0 if backlog or work >= FULL * now else max(measured_s - explained, 0.0)
     if elsewhere > allowed_s:
-        if allowed_s < 0 or not (backlog or work >= FULL * now):
-            return Enough(0, measured_s, reachable=False)
-        elsewhere = 0.0
+        return Enough(0, measured_s, reachable=False)
     for count in range(1, most + 1):
         wait = predicted_s(count, now=now, work=work, service_s=service_s, measured_s=measured_s)
         if wait + elsewhere <= allowed_s:

@@ -89,15 +89,3 @@ def test_noise_within_a_tenth_leaves_no_backlog_undone() -> None:
     assert "0.73 to work off what waits" in answer.why
     (calm,) = answers(Targets(0.95), signals, seen, None, 13)
     assert calm.count == 13
-
-
-@given(
-    wait=st.floats(0.001, 0.2), ready=st.integers(1, 8), share=st.floats(0.1, 0.96), more=st.floats(1.0, 50.0)
-)
-def test_what_waits_in_the_router_never_makes_an_answer_smaller(
-    wait: float, ready: int, share: float, more: float
-) -> None:
-    targets = Targets(None, queue_mean_s=0.05)
-    less = crowded(ready * share, ready, wait, busy=share, in_routers=False)
-    seen = replace(less.stable, waiting=Signal(ready * share * 100 * wait * more, 1.0))
-    assert asked(targets, less) <= asked(targets, replace(less, stable=seen, fast=seen))
