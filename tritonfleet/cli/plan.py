@@ -11,8 +11,8 @@ from tritonfleet.core.wire import FleetSnapshot, PoolSnapshot, ReplicaState
 
 @dataclass(frozen=True, slots=True)
 class PoolWish:
-    """What the file (and ``--scale``) say of one pool. ``size`` None: the one `scale` pinned, in
-    bounds, else ``initial``."""
+    """What the file (and ``--scale``) say of one pool. ``size`` None: the one `scale` pinned, or, if the pool
+    is ``autoscaled`` now and is to be, the one that its load has set, in bounds; else ``initial``."""
 
     name: str
     minimum: int
@@ -22,6 +22,7 @@ class PoolWish:
     size: int | None = None
     per_device: int = 1
     per_replica: int = 1  # devices of one replica
+    autoscaled: bool = False  # whether its load sets its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None) -> Plan:
 
 def wished_size(wish: PoolWish, running: PoolSnapshot | None) -> int:
     """The size a pool would have; ``running`` is what it is now."""
-    kept = running is not None and (running.pinned or running.autoscaled)
+    kept = running is not None and (running.pinned or (running.autoscaled and wish.autoscaled))
     return _size(wish, running.desired if running is not None and kept else None)
 
 

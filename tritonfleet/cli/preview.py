@@ -124,6 +124,7 @@ def wishes(spec: "FleetSpec", sizes: Mapping[str, int]) -> list[PoolWish]:
             sizes.get(name),
             pool.replicas.per_device,
             pool.replicas.devices_per_replica,
+            pool.autoscale is not None and not pool.autoscale.dry_run,
         )
         for name, pool in spec.pools.items()
     ]

@@ -144,9 +144,9 @@ class Autoscaler:
                 self._fleet.journal.add("pool.unpinned", over, "its time is over")
             self.pins.pop(over, None)
         due = now - self._decided_at >= DECIDE_S
+        self._forget_unscaled()
         for name, pool in self._fleet.spec.pools.items():
             if pool.autoscale is None:
-                self.decisions.pop(name, None)
                 continue
             self._sample(name, pool.autoscale, now)
             if due or (self.size_of(name) == 0 and self._wanted_by(name)):
@@ -155,6 +155,14 @@ class Autoscaler:
             self._decided_at = now
         if now - self._saved_at >= SAVE_S:
             self.save(now)
+
+    def _forget_unscaled(self) -> None:
+        """Of pools that the file has no autoscale section for: should they get one (again), the load goes on
+        from the size they have then."""
+        scaled = {name for name, pool in self._fleet.spec.pools.items() if pool.autoscale is not None}
+        for kept in (self.decisions, self._memory, self._samples, self._acted):
+            for name in kept.keys() - scaled:
+                del kept[name]
 
     def _sample(self, pool: str, scaling: AutoscaleSpec, now: float) -> None:
         samples = self._samples.setdefault(pool, PoolSamples())
@@ -202,12 +210,18 @@ class Autoscaler:
     # ------------------------------------------------------------ asleep
 
     def asleep(self) -> dict[str, float]:
-        """The models of pools that sleep, each with the seconds that the first replica may take: a request
-        for one may wait so long."""
+        """The models of pools that sleep, but for those that another pool serves, each with the seconds that
+        the first replica may take: a request for one may wait so long."""
         found: dict[str, float] = {}
         for name, pool in self.sleeping().items():
             found |= dict.fromkeys(self._models_of(name), pool.startup_timeout)
-        return found
+        served = self._served() if found else set()
+        return {model: seconds for model, seconds in found.items() if model not in served}
+
+    def _served(self) -> set[str]:
+        """The models that some ready replica has."""
+        ready = (slot for slot in self._fleet.slots.values() if slot.state is ReplicaState.READY)
+        return {model.name for slot in ready for model in slot.models if model.ready}
 
     def sleeping(self) -> dict[str, PoolSpec]:
         """The pools that may have no replica and have none that is ready. One that a person set to 0 stays
@@ -243,10 +257,11 @@ class Autoscaler:
         return tuple(found)
 
     def _wanted_by(self, name: str) -> str:
-        """A model of the pool that requests wait for in the routers; "" if none does."""
+        """A model of the pool that requests wait for in the routers while nobody serves it; "" if none."""
         reports = self._fleet.telemetry.all_of(self._fleet.workers.running)
         waiting = {model for report in reports for model in report.waiting_by_model}
-        return min(waiting.intersection(self._models_of(name)), default="") if waiting else ""
+        wanted = waiting - self._served() if waiting else waiting
+        return min(wanted.intersection(self._models_of(name)), default="") if wanted else ""
 
     def _room(self, pool: str) -> int:
         """How many fit on the devices beside the other pools at their sizes. A device that is set aside
@@ -254,14 +269,14 @@ class Autoscaler:
         pools = self._fleet.spec.pools
         taken = sum(self.size_of(name) * one.replicas.share for name, one in pools.items() if name != pool)
         used = {device for slot in self._fleet.slots.values() for device in slot.devices}
-        return int((self._fleet.desk.usable(used) - taken) / pools[pool].replicas.share + EPSILON)
+        return max(int((self._fleet.desk.usable(used) - taken) / pools[pool].replicas.share + EPSILON), 0)
 
     # ------------------------------------------------------------ memory
 
     def save(self, now: float) -> None:
         self._saved_at = now
         wanted = {name: one for name, one in self._memory.items() if name in self._fleet.spec.pools}
-        if wanted:
+        if wanted or self._fleet.paths.autoscale_file.exists():
             self._fleet.disk.write(self._fleet.paths.autoscale_file, wanted)
 
     def clear(self) -> None:

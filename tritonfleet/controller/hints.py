@@ -6,7 +6,7 @@ differences over the last seconds are what the corrections are made of.
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tritonfleet.core.correction import ModelDone, ReplicaDone, learned_slots, paces, prior
@@ -57,10 +57,11 @@ class Hints:
         instances: Mapping[str, int],
         now: float,
         slots: Mapping[str, int] = MappingProxyType({}),
+        steps: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         """A replica's statistics; those of one instance in their order. ``reports``: the newest of all
         running routers; ``instances`` and ``slots``: by model, how many executions go on at once and how
-        many requests it can usefully hold, by its configuration."""
+        many requests it can usefully hold, by its configuration; ``steps``: by ensemble, whom it asks."""
         told = [call for report in reports for call in report.calls if call.instance == instance]
         models = {}
         by_model: defaultdict[str, list[ModelCounters]] = defaultdict(list)
@@ -75,6 +76,11 @@ class Hints:
                 sum(call.expected_s for call in calls),
                 instances.get(model, 1),
             )
+        for ensemble, asked in steps.items():
+            for model in asked:
+                if ensemble in models and model in models:
+                    within = models[model].within + models[ensemble].requests
+                    models[model] = replace(models[model], within=within)
         samples = self._replicas.setdefault(instance, _Replica(pool)).samples
         if samples and _fell(samples[-1].models, models):
             samples.clear()
@@ -145,5 +151,6 @@ def _done(samples: deque[_Sample]) -> ReplicaDone | None:
             now.through_routers - before.through_routers,
             now.expected_s - before.expected_s,
             now.instances,
+            now.within - before.within,
         )
     return ReplicaDone(last.at - first.at, grown)

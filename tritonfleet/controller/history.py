@@ -1,12 +1,13 @@
 """The traffic of the last minutes, from the routers' counters: so that a dashboard opened now shows the past.
 
 Counters are cumulative and belong to a worker process and a launch of a replica. A sample holds all of them;
-rates are differences of two samples. A series that began in between counts from zero.
+rates are differences of two samples. A series that began in between counts from zero; of a worker that is
+older than a sample and is heard for the first time, nothing counts that it had counted until then.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ Series = tuple[int, int, str, str]  # worker, its pid, instance, model
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at: float
-    calls: Mapping[Series, CallTelemetry]
-    refused: Mapping[tuple[int, int], int]  # by worker and pid: answered by the router itself
+    calls: dict[Series, CallTelemetry]
+    refused: dict[tuple[int, int], int]  # by worker and pid: answered by the router itself
 
 
 @dataclass(slots=True)
@@ -74,13 +75,13 @@ class TrafficHistory:
             await asyncio.sleep(STEP_S)
 
     def take(self, reports: Iterable[RouterTelemetry], now: float) -> None:
-        calls: dict[Series, CallTelemetry] = {}
-        refused: dict[tuple[int, int], int] = {}
+        sample = _Sample(now, {}, {})
         for report in reports:
-            refused[report.worker, report.pid] = report.refused_total
-            for call in report.calls:
-                calls[report.worker, report.pid, call.instance, call.model] = call
-        sample = _Sample(now, calls, refused)
+            _add(sample, report)
+            if self._samples and report.started_at < self._samples[-1].at:
+                for earlier in self._samples:
+                    if (report.worker, report.pid) not in earlier.refused:
+                        _add(earlier, report)
         if self._samples and now > self._samples[-1].at:
             total = _between(self._samples[-1], sample).rates(now - self._samples[-1].at)
             self._points.append(
@@ -115,6 +116,12 @@ class TrafficHistory:
             waiting,
             by_model,
         )
+
+
+def _add(sample: _Sample, report: RouterTelemetry) -> None:
+    sample.refused[report.worker, report.pid] = report.refused_total
+    for call in report.calls:
+        sample.calls[report.worker, report.pid, call.instance, call.model] = call
 
 
 def _between(first: _Sample, last: _Sample) -> _Grown:

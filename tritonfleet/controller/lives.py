@@ -140,7 +140,9 @@ class Lives:
         slot = self._fleet.slots.get(replica_of(instance))
         if slot is not None:
             told = self._fleet.telemetry.all_of(self._fleet.workers.running)
-            self._fleet.hints.count(instance, slot.pool, answer, told, slot.instances, time(), slot.slots)
+            self._fleet.hints.count(
+                instance, slot.pool, answer, told, slot.instances, time(), slot.slots, slot.steps
+            )
 
     async def _await_exit(self, slot: Slot, instance: Instance) -> None:
         status = await self._fleet.driver.wait(instance)

@@ -2,8 +2,9 @@
 
 Counters are cumulative and belong to a worker process and a launch of a replica; samples of them are kept
 for the longest window, and a window's numbers are differences of two samples. A series that began in between
-counts from zero; one that ended counts as far as it came. What replicas measure in their first seconds is
-left out.
+counts from zero; one that ended counts as far as it came. A worker that is older than the window and was not
+heard at its beginning makes it shorter: what it had counted until then happened before. What replicas measure
+in their first seconds is left out.
 """
 
 from collections import deque
@@ -21,18 +22,20 @@ from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 SAMPLE_S = 0.5
 WARM_S = 5.0  # the first requests after a load are slow, and the first statistics cover them
 
-Series = tuple[int, int, str, str]  # worker, its pid, instance, model
+Worker = tuple[int, int]  # its index and pid
+Series = tuple[int, int, str, str]  # those, instance, model
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """All that workers had said at ``at`` about one pool; ``age_s``: of the oldest report, None when a worker
-    that runs has not reported."""
+    that runs has not reported; ``workers``: since when those run that had."""
 
     at: float
     age_s: float | None
     calls: Mapping[Series, CallTelemetry] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)  # by model
+    workers: Mapping[Worker, float] = field(default_factory=dict)
 
     def in_flight(self, model: str) -> int:
         return sum(call.in_flight for series, call in self.calls.items() if series[3] == model)
@@ -46,14 +49,16 @@ def sample(
     models = {name for slot in slots for name in (*slot.instances, *slot.slots)}
     calls: dict[Series, CallTelemetry] = {}
     waiting: dict[str, int] = {}
+    workers: dict[Worker, float] = {}
     for report in reports:
+        workers[report.worker, report.pid] = report.started_at
         for call in report.calls:
             if call.instance in instances:
                 calls[report.worker, report.pid, call.instance, call.model] = call
         for model, count in report.waiting_by_model.items():
             if model in models:
                 waiting[model] = waiting.get(model, 0) + count
-    return Sample(now, age_s, calls, waiting)
+    return Sample(now, age_s, calls, waiting, workers)
 
 
 @dataclass(slots=True)
@@ -108,18 +113,27 @@ class PoolSamples:
         )
 
     def _window(self, ready: list[Slot], warm: list[Slot], now: float, span_s: float) -> Window:
-        inside = [one for one in self._samples if one.at >= now - span_s - SAMPLE_S]
+        inside = _comparable([one for one in self._samples if one.at >= now - span_s - SAMPLE_S])
         age = self._samples[-1].age_s if self._samples else None
         models = sorted({name for slot in ready for name in slot.instances})
         if len(inside) < 2 or age is None or inside[-1].at - inside[0].at < min(span_s, 2.0) / 2:
             why = "no report of every router worker" if age is None else "the routers' reports began just now"
             unknown = Signal(why=why)
             return Window(span_s, utilization(warm, now, span_s), unknown, unknown, *[unknown] * 6)
-        told = [one for one in inside if one.age_s is not None]
         elapsed = max(inside[-1].at - inside[0].at, 1e-3)
         cold = {slot.instance.instance for slot in ready if slot not in warm and slot.instance is not None}
-        traffic = {model: _traffic(told, model, cold) for model in models}
+        traffic = {model: _traffic(inside, model, cold) for model in models}
         return _window_of(span_s, elapsed, age, traffic, ready, warm, now)
+
+
+def _comparable(samples: list[Sample]) -> list[Sample]:
+    """Those whose differences mean something: with a report of every worker that ran, and from when on all
+    are heard that are heard now, or were yet to begin."""
+    told = [one for one in samples if one.age_s is not None]
+    now = told[-1].workers if told else {}
+    while told and any(worker not in told[0].workers and began < told[0].at for worker, began in now.items()):
+        del told[0]
+    return told
 
 
 def _traffic(inside: list[Sample], model: str, cold: set[str]) -> _Traffic:

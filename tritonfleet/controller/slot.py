@@ -79,6 +79,7 @@ class Slot:
     slots: dict[str, int] = field(default_factory=dict)  # by model: calls it can usefully hold
     instances: dict[str, int] = field(default_factory=dict)  # by model: executions it can have at once
     decoupled: tuple[str, ...] = ()  # models that may answer a request more than once
+    steps: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by ensemble: the models it asks
     settings_seen: int = 0  # the fleet's settings up to this revision were replayed on this launch
     settings_sent: int = 0  # so many
     replaying: asyncio.Task[None] | None = None
@@ -128,8 +129,11 @@ class Slot:
 
     @classmethod
     def restored(cls, name: str, saved: SavedSlot) -> "Slot":
+        ready_at = saved.ready_at
+        if ready_at is not None:
+            ready_at = min(ready_at, time())  # the controller before may have had a clock that was ahead
         return cls(
-            name, saved.pool, saved.state, saved.reason, saved.generation, ready_at=saved.ready_at,
+            name, saved.pool, saved.state, saved.reason, saved.generation, ready_at=ready_at,
             restarts=saved.restarts, failures=saved.failures, held=saved.held,
             after_stop=saved.after_stop if saved.after_stop in ("relaunch", "hold") else "forget",  # type: ignore[arg-type] # narrowed by the test before
             cold_start_s=saved.cold_start_s, models=saved.models, drain_deadline=saved.drain_deadline,

@@ -67,7 +67,7 @@ class ReplicaWatch:
         if ready != self._slots_of:
             capacity = await read_capacity(self.client, sorted(ready), self._timeout_s)
             self._slot.slots, self._slot.instances = capacity.slots, capacity.instances
-            self._slot.decoupled = capacity.decoupled
+            self._slot.decoupled, self._slot.steps = capacity.decoupled, capacity.steps
             self._slots_of = ready
 
     async def probe(self) -> Probe:

@@ -20,7 +20,7 @@ COLD_START_S = 30.0  # until one was measured
 LEAD_MARGIN_S = (
     5.0  # a scheduled start is this much earlier: for the next decision, and the probe that sees it
 )
-GAP_S = 30.0  # without decisions this long, the past is no witness of what was needed
+GAP_S = 30.0  # without anything measured this long, the past is no witness of what was needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Memory:
     that can still be the largest of a window, so their counts fall."""
 
     size: int | None = None
-    since: float = 0.0  # decisions have been made without a gap since then
-    at: float = 0.0
+    since: float = 0.0  # what is needed has been measured without a gap since then
+    at: float = 0.0  # it was measured last
     asked: tuple[tuple[float, int], ...] = ()
     panic_until: float = 0.0
     changed_at: float = 0.0
@@ -78,7 +78,8 @@ class Decision:
 def decide(policy: Policy, signals: Signals, memory: Memory, now: float) -> Decision:
     """``memory.size`` is the size in force; None: ``policy.minimum``."""
     cold = memory.cold_start_s if signals.cold_start_s is None else signals.cold_start_s
-    by_load = _by_load(policy, signals, replace(memory, cold_start_s=cold), now)
+    memory = replace(memory, cold_start_s=cold, changed_at=min(memory.changed_at, now))
+    by_load = _by_load(policy, signals, memory, now)
     lead_s = COLD_START_S if cold is None else cold
     opening = opened(policy.schedule, lead_s + LEAD_MARGIN_S, now)
     if opening is None:
@@ -106,9 +107,9 @@ def _scheduled(policy: Policy, by_load: Decision, opening: Opening, why: str, ch
 
 def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> Decision:
     size = min(max(policy.minimum if memory.size is None else memory.size, policy.minimum), policy.maximum)
-    if memory.at == 0.0 or now - memory.at > GAP_S:
+    if memory.at == 0.0 or not 0 <= now - memory.at <= GAP_S:  # negative: the controller's clock was set
         memory = replace(memory, since=now, asked=(), panic_until=0.0)
-    memory, ahead = _forecast(policy, signals, replace(memory, at=now, size=size), now)
+    memory, ahead = _forecast(policy, signals, replace(memory, size=size), now)
     bearing = max(size - policy.spare, 0)
     found = answers(policy.targets, signals, signals.stable, ahead, bearing)
     fast = answers(policy.targets, signals, signals.fast, None, bearing)
@@ -121,7 +122,10 @@ def _by_load(policy: Policy, signals: Signals, memory: Memory, now: float) -> De
         asked = _largest(found)
     if asked is not None:
         asked += policy.spare
-        memory = replace(memory, asked=_remembered(memory.asked, asked, now, policy.stabilization_s))
+        memory = replace(
+            memory, asked=_remembered(memory.asked, asked, now, policy.stabilization_s),
+            at=now if signals.serving else memory.at,
+        )  # fmt: skip
     decision = Decision(now, size, size, "", memory, asked, panic, "", tuple(found), signals)
     if size == 0 and signals.wanted_by:
         return _woken(policy, decision, now)
@@ -150,7 +154,7 @@ def _forecast(policy: Policy, signals: Signals, memory: Memory, now: float) -> t
     work = total_work(signals, signals.fast)
     if not policy.forecast or policy.targets.utilization is None or work is None:
         return memory, None
-    horizon = signals.cold_start_s or COLD_START_S
+    horizon = memory.cold_start_s or COLD_START_S
     forecast = observe(memory.forecast, work, now, horizon)
     ahead = forecast.ahead(horizon) if forecast.earns_its_place else None
     return replace(memory, forecast=forecast), ahead
@@ -264,10 +268,10 @@ def _stale(found: tuple[Answer, ...], policy: Policy, signals: Signals) -> str:
 
 def _too_early(policy: Policy, decision: Decision, now: float) -> str:
     memory, window = decision.memory, policy.stabilization_s
-    most = max(count for _, count in memory.asked)
-    if most >= decision.before:
-        last = max(at for at, count in memory.asked if count >= decision.before)
-        return f"{most} were asked for {now - last:.0f} s ago; that counts for {window:g} s"
+    needed = [(at, count) for at, count in memory.asked if count >= decision.before]
+    if needed:
+        last, count = needed[-1]
+        return f"{count} were asked for {now - last:.0f} s ago; that counts for {window:g} s"
     if now - memory.since < window:
         return f"it has been watched for {now - memory.since:.0f} s of the {window:g} s that must pass"
     if now - memory.changed_at < policy.step_s:

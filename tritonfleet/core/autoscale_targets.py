@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from tritonfleet.core.queueing import Enough, enough
+from tritonfleet.core.queueing import FULL, Enough, enough
 from tritonfleet.core.signals import Signal, Signals, Window, shown, time_shown
 
 DRAIN_S = 30.0  # within this a backlog is to be worked off
@@ -109,9 +109,12 @@ def _utilization(
         why = f"{work:.2f} replicas' worth of work arrives"
         if window.utilization.value is not None and window.utilization.fresh:
             why += f", {signals.ready} measured are busy {window.utilization.value * 100:.0f} % of the time"
-        count, said = _with_backlog(work, target, window)
-        if size < count and not said and work <= size * target * (1 + TOLERANCE):
+        count, said = _over(work, target), ""
+        if size < count and work <= size * target * (1 + TOLERANCE):
             count, said = size, f", within {TOLERANCE * 100:.0f} % of what {size} may do"
+        draining, extra = _draining(work, window)
+        if draining > count:
+            count, said = draining, f", {extra:.2f} to work off what waits"
         found.append(Answer(name, count, f"{why}{said}; target {target * 100:.0f} %"))
         if lacking is not None:
             found.append(lacking)
@@ -136,23 +139,21 @@ def _occupancy(target: float, signals: Signals, window: Window, occupancy: Signa
     why = f"in flight and waiting are {occupancy.value * 100:.0f} % of what {signals.serving} usefully hold"
     work = total_work(signals, window)
     if work is not None and window.work.fresh and window.service_s.fresh:
-        enough_for_it, _ = _with_backlog(work, target, window)
+        enough_for_it = max(_over(work, target), _draining(work, window)[0])
         if enough_for_it < count:
             why += f", but {enough_for_it} would work that off in {DRAIN_S:g} s"
             return Answer("occupancy", enough_for_it, f"{why}; target {target * 100:.0f} %", backlog=True)
     return Answer("occupancy", count, f"{why}; target {target * 100:.0f} %", backlog=True)
 
 
-def _with_backlog(work: float, target: float, window: Window) -> tuple[int, str]:
-    """Replicas for ``work`` at the target, and enough to work off what waits in time, for which they may be
-    busy all the time; the latter in words, where it is more."""
-    count = _over(work, target)
+def _draining(work: float, window: Window) -> tuple[int, float]:
+    """Replicas for ``work`` and to work off what waits in time, for which they may be busy all the time; and
+    how many replicas' worth the latter is."""
     waiting, service = window.waiting, window.service_s
     if not waiting.fresh or not service.fresh or not waiting.value or not service.value:
-        return count, ""
+        return 0, 0.0
     extra = waiting.value * service.value / DRAIN_S
-    draining = _over(work + extra, 1.0)
-    return (draining, f", {extra:.2f} to work off what waits") if draining > count else (count, "")
+    return _over(work + extra, 1.0), extra
 
 
 def _over(work: float, target: float) -> int:
@@ -170,19 +171,35 @@ def _time(target: str, allowed: float, source: str, signals: Signals, window: Wi
         return Answer(target, _floor(work), f"{said}: nothing waited", backlog=True)
     service = window.service_s.value or 0.0
     served = min(service, measured.value) if source == "p99_s" else 0.0  # no replica count makes that shorter
-    found = _wait(signals, work, service, measured.value - served, allowed - served)
+    found = _wait(
+        signals, work, service, measured.value - served, allowed - served, _has_backlog(window, allowed)
+    )
     return Answer(
         target, found.count, f"{said}{_result(found, served, measured.value <= allowed)}", backlog=True
     )
 
 
-def _wait(signals: Signals, work: float, service_s: float, measured_s: float, allowed_s: float) -> Enough:
+def _wait(
+    signals: Signals, work: float, service_s: float, measured_s: float, allowed_s: float, backlog: bool
+) -> Enough:
     if service_s <= 0:
         return Enough(0, measured_s, reachable=measured_s <= allowed_s)
     return enough(
         now=signals.ready, work=work, service_s=service_s, measured_s=measured_s, allowed_s=allowed_s,
-        most=max(4 * signals.serving, 8),
+        most=max(4 * signals.serving, 8), backlog=backlog,
     )  # fmt: skip
+
+
+def _has_backlog(window: Window, allowed_s: float) -> bool:
+    """Whether the time is lost in a queue that all replicas share: they are busy all the time, or what waits
+    in the routers would alone, by Little's law, take longer than is allowed. Requests that a full queue
+    refused have no part in the work that arrives, so that alone does not tell."""
+    waiting, rate, busy = window.waiting, window.rate, window.utilization
+    if busy.fresh and busy.value is not None and busy.value >= FULL:
+        return True
+    if not waiting.fresh or not rate.fresh or not waiting.value:
+        return False
+    return waiting.value > allowed_s * (rate.value or 0.0)
 
 
 def _result(found: Enough, served: float, met: bool) -> str:
@@ -211,7 +228,9 @@ def _depth(allowed: float, signals: Signals, window: Window) -> Answer:
         return Answer(target, count, f"{said}; nothing is answered", backlog=True)
 
     def fits(count: int) -> bool:  # by Little's law: the requests that wait are rate × wait
-        return _wait(signals, work, service, waiting / rate, allowed * count / rate).count <= count
+        return (
+            _wait(signals, work, service, waiting / rate, allowed * count / rate, backlog=True).count <= count
+        )
 
     return Answer(target, _first(fits, max(4 * signals.serving, 8)), said, backlog=True)
 

@@ -31,6 +31,7 @@ class ModelDone:
     through_routers: int = 0  # of them, ours, but for those of decoupled models
     expected_s: float = 0.0  # what those were expected to take (`cost.CostModel`)
     instances: int = 1  # executions of the model at once
+    within: int = 0  # of ``requests``, those of ensembles on the same replica: they are counted there
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def unseen_load(done: ReplicaDone) -> float:
     theirs: requests that others send to it, and those of decoupled models, of which none is like another."""
     busy = 0.0
     for model in done.models.values():
-        unseen = max(0, model.requests - model.through_routers)
+        unseen = max(0, model.requests - model.through_routers - model.within)
         if model.requests:
             busy += model.busy_s * unseen / model.requests / model.instances
     return min(busy / done.window_s, MOST_UNSEEN) if done.window_s > 0 else 0.0

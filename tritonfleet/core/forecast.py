@@ -56,9 +56,9 @@ def observe(before: Forecast, value: float, now: float, horizon_s: float) -> For
     """``before`` with one observation more. Every few seconds a forecast for ``now + horizon_s`` is kept,
     and those that are due are compared with ``value``."""
     elapsed = now - before.at
-    if before.at == 0.0 or elapsed > GAP_S:
+    if before.at == 0.0 or not 0 <= elapsed <= GAP_S:  # negative: by a clock that was set since
         return Forecast(at=now, level=value)
-    if elapsed <= 0:
+    if elapsed == 0:
         return before
     expected = before.level + before.trend * elapsed
     level = expected + _weight(elapsed, LEVEL_S) * (value - expected)

@@ -238,19 +238,21 @@ def refusal(
     priority: int = 0,
     deadline: float = inf,
     cost_s: float = 0.0,
+    beside: int = 0,
 ) -> Refusal | None:
     """Whether a request should not wait: the queue is full, or its deadline would pass first.
 
-    ``sent_out_s`` is the expected work on the replicas now; the rest as in `expected_wait_s` and
-    `WaitingQueue.push`. A queue that is full offers room again when one request of it has gone; a deadline
-    that is too short has to be longer, or to meet an emptier queue, by as much as it was missed.
+    ``sent_out_s`` is the expected work on the replicas now; ``beside``: how many wait for the model in other
+    queues, which its capacity leaves out; the rest as in `expected_wait_s` and `WaitingQueue.push`. A queue
+    that is full offers room again when one request of it has gone; a deadline that is too short has to be
+    longer, or to meet an emptier queue, by as much as it was missed.
     """
     if len(queue) >= queue.capacity:
         drained_s = expected_wait_s(queue.work_s, replicas)
         known = 0.0 < drained_s < inf  # 0: of requests of which nothing is known yet
         work = f", about {_seconds(drained_s)} of work" if drained_s else ""
         return Refusal(
-            f"model '{model}': the router's queue is full, {len(queue)} requests wait for "
+            f"model '{model}': the router's queue is full, {len(queue) + beside} requests wait for "
             f"{_count(replicas)}{work} (router.queue.max_requests)",
             max(drained_s / max(len(queue), 1), 0.001) if known else 0.1,
         )

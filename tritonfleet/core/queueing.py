@@ -47,13 +47,22 @@ def predicted_s(servers: int, *, now: int, work: float, service_s: float, measur
 
 
 def enough(
-    *, now: int, work: float, service_s: float, measured_s: float, allowed_s: float, most: int
+    *,
+    now: int,
+    work: float,
+    service_s: float,
+    measured_s: float,
+    allowed_s: float,
+    most: int,
+    backlog: bool = False,
 ) -> Enough:
     """The fewest servers, up to ``most``, with which the wait that is ``measured_s`` with ``now`` of them is
-    at most ``allowed_s``. The part of the wait that the queue cannot explain stays whatever their number."""
+    at most ``allowed_s``. The part of the wait that the queue cannot explain stays whatever their number.
+    ``backlog``: the wait is known to be that of a queue which they share. So it is of servers that get more
+    than they can do: the formula says nothing of such a queue, which is as long as it has grown until now."""
     factor = fit(now, work, service_s, measured_s)
     explained = factor * wait_s(now, min(work, FULL * now), service_s)
-    elsewhere = max(measured_s - explained, 0.0)
+    elsewhere = 0.0 if backlog or work >= FULL * now else max(measured_s - explained, 0.0)
     if elsewhere > allowed_s:
         return Enough(0, measured_s, reachable=False)
     for count in range(1, most + 1):

@@ -219,12 +219,15 @@ class Ends(Keeping):
     def note_failure(self, replica: Replica) -> None:
         """It answered as only a broken server does, or a connection of its was lost."""
         replica.failures_in_row += 1
-        ejected = sum(other.ejected_until is not None for other in self.replicas.values())
-        verdict = for_failures(
-            replica.failures_in_row, replica.ejections, ejected=ejected, replicas=len(self.replicas)
-        )
+        ejected, replicas = self.ejected_beside(replica)
+        verdict = for_failures(replica.failures_in_row, replica.ejections, ejected=ejected, replicas=replicas)
         if verdict is not None and replica.ejected_until is None:
             self.eject(replica, verdict)
+
+    def ejected_beside(self, replica: Replica) -> tuple[int, int]:
+        """How many of its pool are left out, and how many there are: one pool says nothing of another."""
+        pool = [other for other in self.replicas.values() if other.row.pool == replica.row.pool]
+        return sum(other.ejected_until is not None for other in pool), len(pool)
 
     def eject(self, replica: Replica, verdict: Ejection) -> None:
         replica.ejected_until = self.loop.time() + verdict.duration_s

@@ -106,13 +106,13 @@ def _eject_if_stuck(dispatcher: Dispatcher, replica: Replica, now: float) -> Non
     if found is None:
         return
     leg, waited_s = found
-    ejected = sum(other.ejected_until is not None for other in dispatcher.replicas.values())
+    ejected, replicas = dispatcher.ejected_beside(replica)
     verdict = for_age(
         waited_s,
         leg.stats.latency.quantile(0.99),
         replica.ejections,
         ejected=ejected,
-        replicas=len(dispatcher.replicas),
+        replicas=replicas,
     )
     if verdict is not None:
         dispatcher.eject(replica, verdict)

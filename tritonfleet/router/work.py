@@ -146,6 +146,7 @@ class Work:
                 priority=priority,
                 deadline=inf if guess else deadline,  # what was sent out is taken by a guess, too
                 cost_s=cost_s,
+                beside=work.waiting - len(queue),
             )
             if refused is not None:
                 self._forget_empty(work, call.needs)

@@ -73,20 +73,21 @@ class _Run(SimulatedFleet):
         self._dice = random.Random(f"{scenario.seed} latencies")  # noqa: S311 # for a simulation
         self._executions = _executions(scenario, flow)
         self._queue: deque[Cohort] = deque()  # oldest first
-        self._queued = 0
+        self._queued = self._bins = 0
         self._rate = 0.0  # arrivals a second, smoothed
         self._unused = 0.0  # of a request, that a bin had time for
         self._busy = 0.0  # requests in service, by the bin before
 
     def go(self) -> None:
         self._begin()
-        while self.now < self._flow.bins * BIN_S or self._queued:
+        while self._bins < self._flow.bins or self._queued:
             self._step()
 
     # ------------------------------------------------------------ one bin
 
     def _sample(self) -> None:
-        index = round(self.now / BIN_S) - 1
+        index = self._bins
+        self._bins += 1
         arrived = self._flow.count(index, self._arrivals) if index < self._flow.bins else 0
         self.meter.now.arrived = arrived
         self._arrived += arrived
@@ -173,7 +174,8 @@ class _Run(SimulatedFleet):
             self._missed += weight * (latency > self.scenario.slo_s)
 
     def _refuse_late(self) -> None:
-        while self._queue and self.now - self._queue[0].at > self.scenario.max_wait_s:
+        since = self._woken_at if not self.scenario.minimum else 0.0  # a cold start is no part of the wait
+        while self._queue and self.now - max(self._queue[0].at, since) > self._patience_s:
             self._refuse(self._queue.popleft().count)
         room = self.scenario.queue_capacity + len(self._serving) * self.scenario.slots
         while self._queued > room:

@@ -72,7 +72,7 @@ class _Run(SimulatedFleet):
             replica = late_bind(self._policy, self._serving, self._has_room, job.cost_s, self.now)
         if replica is not None:
             self._send(job, replica)
-        elif self._queue.push(job, self.now, deadline=job.request.at + self.scenario.max_wait_s) is None:
+        elif self._queue.push(job, self.now, deadline=job.request.at + self._patience_s) is None:
             self._refuse()
 
     def _has_room(self, replica: Replica) -> bool:

@@ -14,10 +14,11 @@ from tritonfleet.core.restart import RestartPolicy, after_failure
 from tritonfleet.simulate.meter import BIN_S, Meter
 from tritonfleet.simulate.replica import Job, Replica
 from tritonfleet.simulate.result import Point, Result, reversals
-from tritonfleet.simulate.scalers import Pool, Scaler
+from tritonfleet.simulate.scalers import Fleet, Pool, Scaler
 from tritonfleet.simulate.scenario import Scenario
 
 WARM_S = 5.0  # as `controller.signals.WARM_S`
+WAKES_S = 300.0  # a request waits so long for a pool that sleeps: `startup_timeout`, if not given
 
 
 class SimulatedFleet:
@@ -39,6 +40,7 @@ class SimulatedFleet:
         self._arrived = self._arrived_before = 0
         self._missed = self._refused = self._resent = self._failures = self._peak = 0
         self._replica_s = 0.0
+        self._woken_at = 0.0  # a replica serves again since then
         self._timeline: list[Point] = []
 
     # ------------------------------------------------------------ what the subclass knows
@@ -136,7 +138,16 @@ class SimulatedFleet:
         self._renew()
 
     def _renew(self) -> None:
+        slept = not self._serving
         self._serving = [replica for replica in self._replicas if replica.serves]
+        if slept and self._serving:
+            self._woken_at = self.now
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a request that comes now may wait in the router."""
+        asleep = not self._serving and not self.scenario.minimum and isinstance(self.scaler, Fleet)
+        return max(self.scenario.max_wait_s, WAKES_S) if asleep else self.scenario.max_wait_s
 
     # ------------------------------------------------------------ size
 
@@ -149,7 +160,7 @@ class SimulatedFleet:
             warming if self.now > WARM_S else 0, sum(replica.ready_at is None for replica in kept),
             len(self._replicas) - len(kept), self.scenario.instances, self.scenario.slots,
             max((replica.cold_start_s or 0.0 for replica in self._serving), default=None),
-            min((age for age in ages if age >= WARM_S), default=None),
+            min((age for age in ages if age >= WARM_S), default=None), self._waiting(),
         )  # fmt: skip
 
     def _scale(self) -> None:

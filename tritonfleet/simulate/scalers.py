@@ -9,13 +9,15 @@ from tritonfleet.core.signals import Signal, Signals, Window
 from tritonfleet.simulate.meter import Meter
 
 EPOCH_S = 1e6  # virtual time begins here for `core.autoscale`, to which 0 means "never"
+MODEL = "simulated"  # the only one of the pool
 STATISTICS_S = 2.0  # Triton's statistics are read this often: what is known is half of it old
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The pool at one moment. ``ready`` counts those that serve, ``warming`` those of them that have done
-    so for less than 5 s. ``slots``: requests that one replica usefully holds."""
+    so for less than 5 s. ``slots``: requests that one replica usefully holds; ``waiting``: those in the
+    router."""
 
     size: int
     minimum: int
@@ -28,6 +30,7 @@ class Pool:
     slots: int
     cold_start_s: float | None
     youngest_s: float | None = None  # since the last of those that are measured began to serve
+    waiting: int = 0
 
 
 class Scaler(Protocol):
@@ -70,6 +73,7 @@ class Fleet:
         signals = Signals(
             ready=pool.ready - pool.warming, warming=pool.warming, loading=pool.loading, leaving=pool.leaving,
             youngest_s=pool.youngest_s, cold_start_s=pool.cold_start_s,
+            wanted_by=MODEL if pool.waiting and not pool.ready else "",
             stable=window(self._spans[0], pool, meter, tail=self._tail),
             fast=window(self._spans[1], pool, meter, tail=self._tail),
         )  # fmt: skip

@@ -36,12 +36,11 @@ def ensemble_slots(model: str, configs: Mapping[str, Any]) -> int:
     """A request of an ensemble is at one of its steps at a time: with as many as all steps' models can hold
     together none of them runs dry. 0, no limit, if one of the steps has none, or is not known."""
     total = 0
-    for step in {step.model_name for step in configs[model].ensemble_scheduling.step}:
+    for step in set(steps_of(configs[model])):
         config = configs.get(step)
         if config is None or step == model:
             return 0
-        nested = config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
-        slots = ensemble_slots(step, configs) if nested else slots_of(config)
+        slots = ensemble_slots(step, configs) if steps_of(config) else slots_of(config)
         if not slots:
             return 0
         total += slots
@@ -54,19 +53,35 @@ def instances_of(config: Any) -> int:
     return max(instances, 1)
 
 
+def steps_of(config: Any) -> tuple[str, ...]:
+    """The models of an ensemble's steps; of what is none, ()."""
+    return tuple(step.model_name for step in config.ensemble_scheduling.step)
+
+
+def ensemble_instances(model: str, configs: Mapping[str, Any]) -> int:
+    """An ensemble has none of its own: it executes as many requests at once as its steps' models do."""
+    found, open_ = {model}, [model]
+    while open_:
+        steps = {step for step in steps_of(configs[open_.pop()]) if step in configs} - found
+        found |= steps
+        open_ += steps
+    return max(sum(instances_of(configs[one]) for one in found if not steps_of(configs[one])), 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """By model name: ``slots`` of those that have a limit, ``instances`` of all whose configuration could be
-    read; the names of those that are ``decoupled``."""
+    read; the names of those that are ``decoupled``; of ensembles the models of their ``steps``."""
 
     slots: dict[str, int] = field(default_factory=dict)
     instances: dict[str, int] = field(default_factory=dict)
     decoupled: tuple[str, ...] = ()
+    steps: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 async def read_capacity(client: ReplicaClient, models: Iterable[str], timeout: float) -> Capacity:
     """A model whose configuration cannot be read has no limit."""
-    slots, instances, configs = {}, {}, {}
+    slots, instances, steps, configs = {}, {}, {}, {}
     for model in models:
         request = service_pb2.ModelConfigRequest(name=model).SerializeToString()
         answer = await client.call(MODEL_CONFIG, request, timeout, {})
@@ -74,10 +89,12 @@ async def read_capacity(client: ReplicaClient, models: Iterable[str], timeout: f
             config = service_pb2.ModelConfigResponse.FromString(answer.message).config
             configs[model] = config
     for model, config in configs.items():
-        instances[model] = instances_of(config)
-        is_ensemble = config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
-        limit = ensemble_slots(model, configs) if is_ensemble else slots_of(config)
+        if names := steps_of(config):
+            steps[model] = names
+            instances[model], limit = ensemble_instances(model, configs), ensemble_slots(model, configs)
+        else:
+            instances[model], limit = instances_of(config), slots_of(config)
         if limit:
             slots[model] = limit
     decoupled = tuple(name for name in configs if configs[name].model_transaction_policy.decoupled)
-    return Capacity(slots, instances, decoupled)
+    return Capacity(slots, instances, decoupled, steps)

@@ -121,6 +121,15 @@ def test_plan_of_a_size_that_nobody_pinned_is_the_files() -> None:
     assert plan([wish(initial=3)], snapshot()).changes == ("scale pool main from 2 to 3",)
 
 
+def test_plan_of_a_pool_whose_file_takes_it_from_its_load() -> None:
+    """What the load has set is the size only for as long as the file says that it does."""
+    fleet = snapshot(pools=(pool(desired=2, autoscaled=True),))
+    assert plan([wish(initial=1, autoscaled=True)], fleet).changes == ()
+    taken = plan([wish(initial=1)], fleet)  # no autoscale section any more, or dry_run
+    assert taken.changes == ("scale pool main from 2 to 1",)
+    assert taken.removed == ("main-1",)
+
+
 def test_plan_of_a_size_on_the_command_line() -> None:
     assert plan([wish(size=1)], snapshot()).removed == ("main-1",)
     assert plan([wish(size=3)], snapshot()).removed == ()

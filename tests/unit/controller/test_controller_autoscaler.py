@@ -55,6 +55,8 @@ def said(
     in_flight: int = 1,
     waiting: int = 0,
     pid: int = 1,
+    worker: int = 0,
+    since: float = 0.0,
 ) -> RouterTelemetry:
     """A worker's report: every instance has ``finished`` so many calls of ``took_s``."""
     latency = Histogram()
@@ -65,7 +67,7 @@ def said(
         for name in instances
     )
     return RouterTelemetry(
-        0, pid, 0.0, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
+        worker, pid, since, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
     )
 
 
@@ -95,10 +97,40 @@ def test_windows_are_differences_of_cumulative_counts() -> None:
 def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
     samples, slots = PoolSamples(), [slot(0)]
     for step in range(11):
-        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5), pid=1 if step < 5 else 2)
+        first, second = (1, 0.0, 5000), (2, NOW - 2.5, 10 * (step - 5))
+        pid, since, finished = first if step < 5 else second
+        seen = said(["main-0.1"], finished=finished, pid=pid, since=since)
         samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
     rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
     assert rate == pytest.approx(10, abs=1)
+
+
+def test_a_worker_that_is_heard_again_has_not_answered_all_that_in_a_moment() -> None:
+    """An external one that could not reach the controller for a while: its counts are of a whole day."""
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(31):  # 20 a second through each of two workers
+        reports = [said(["main-0.1"], finished=10 * step)]
+        if step >= 24:
+            reports.append(said(["main-0.1"], finished=1_000_000 + 10 * step, worker=1))
+        samples.add(sample(reports, 0.2, slots, NOW - 15 + step / 2), 16)
+    found = samples.signals(slots, NOW, (15.0, 6.0))
+    assert found.stable.rate.value == pytest.approx(40)
+    assert found.fast.rate.value == pytest.approx(40)
+
+
+def test_time_in_which_nobody_reported_is_no_part_of_a_window() -> None:
+    """A controller that has just come back, 2 s before the first reports: 20 answers in each of the next."""
+    samples, slots = PoolSamples(), [slot(0)]
+    for step in range(9):
+        age = None if step < 4 else 0.2
+        reports = [] if age is None else [said(["main-0.1"], finished=1000 + 10 * step, waiting=5)]
+        samples.add(sample(reports, age, slots, NOW - 4 + step / 2), 16)
+        if step == 4:
+            first = samples.signals(slots, NOW - 2, (15.0, 6.0)).stable
+            assert first.rate.trouble == "the routers' reports began just now"
+    seen = samples.signals(slots, NOW, (15.0, 6.0)).stable
+    assert seen.rate.value == pytest.approx(20)
+    assert seen.queue_mean_s.value == pytest.approx(5 / 20, rel=0.05)  # by Little, and 1 ms in Triton
 
 
 def test_requests_in_streams_arrive_and_a_stream_is_none_itself() -> None:
@@ -120,6 +152,17 @@ def test_averaging_in_cold_samples() -> None:
     assert (found.ready, found.warming) == (1, 1)
     assert found.stable.utilization.value == pytest.approx(0.6)
     assert found.stable.p99_s.value == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_replica_that_was_ready_by_a_clock_ahead_is_measured_like_any_other() -> None:
+    """The wall clock was two hours ahead when the controller before started, and was put right since."""
+    now = steady_time()
+    kept = replace(slot(0).saved(), ready_at=now + 7200)
+    again = Slot.restored("main-0", kept)
+    again.instances, again.reading = {"digits": 1}, Reading(now + 9, {}, (rates(0.5),))
+    found = PoolSamples().signals([again], now + 10, (15.0, 6.0))
+    assert (found.ready, found.warming) == (1, 0)
+    assert found.stable.utilization.value == pytest.approx(0.5)
 
 
 def test_a_worker_that_is_silent_makes_signals_old_not_zero() -> None:
@@ -354,6 +397,41 @@ async def test_a_controller_that_comes_back_keeps_the_size(folder: Path) -> None
         again.journal.close()
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["one controller", "another controller"])
+async def test_a_pool_that_is_scaled_again_goes_on_from_the_size_it_has(
+    folder: Path, *, restarted: bool
+) -> None:
+    """Its load had set it to 1 when the section was taken out of the file; then the file said 5."""
+    async with scaled(folder) as one:
+        await one.pass_time(30)
+        assert one.size == 1
+        again = spec_of(folder, replicas={"min": 1, "initial": 5, "max": 6})
+        one.fleet.spec = again
+        await one.pass_time(20)
+        assert one.size == 5
+        main = again.pools["main"].model_copy(update={"autoscale": AutoscaleSpec.model_validate(QUICK)})
+        scaling = again.model_copy(update={"pools": {"main": main}})
+        if restarted:
+            fleet = fleet_of(folder, PaperDriver(6), scaling)
+            assert fleet.size_of("main") == 5
+            fleet.journal.close()
+        one.fleet.spec = scaling
+        assert one.size == 5
+        await one.pass_time(2)
+        assert one.size == 5
+
+
+async def test_no_device_is_left_beside_the_other_pools(folder: Path) -> None:
+    """Fewer devices than the other pool has replicas: some are set aside, or were never there."""
+    file = spec_with(folder)
+    other = spec_of(folder, replicas={"min": 1, "initial": 4, "max": 6}).pools["main"]
+    fleet = fleet_of(
+        folder, PaperDriver(1), file.model_copy(update={"pools": {**file.pools, "other": other}})
+    )
+    assert fleet.autoscaler._room("main") == 0
+    await fleet.close()
+
+
 async def test_silent_routers_never_shrink_a_pool(folder: Path) -> None:
     async with scaled(folder) as one:
         await one.pass_time(30)
@@ -397,6 +475,24 @@ async def test_a_request_wakes_a_pool_at_once_and_a_pool_that_a_person_emptied_s
         assert fleet.size_of("main") == 1
         assert reasons(fleet, "pool.autoscaled") == ["0 → 1: woken by a request for model digits"]
     await fleet.close()
+
+
+async def test_a_model_that_another_pool_serves_does_not_sleep_and_wakes_none(folder: Path) -> None:
+    """Its requests wait for that pool as ever; without it they wake the one that sleeps."""
+    async with scaled(folder) as one:
+        fleet = one.fleet
+        bounds = {"min": 0, "initial": 0, "max": 2}
+        spare = spec_of(folder, replicas=bounds, models=["digits"], autoscale=QUICK).pools["main"]
+        fleet.spec = fleet.spec.model_copy(update={"pools": {**fleet.spec.pools, "spare": spare}})
+        fleet.telemetry.take(said(["main-0.1"], finished=9, waiting=3), one.now)
+        fleet.autoscaler.step(one.now)
+        assert fleet.autoscaler.asleep() == {}
+        assert fleet.size_of("spare") == 0
+        for slot in fleet.slots.values():
+            slot.enter(ReplicaState.FAILED, "killed")
+        fleet.autoscaler.step(one.now + 0.25)
+        assert fleet.autoscaler.asleep() == {"digits": spare.startup_timeout}
+        assert fleet.size_of("spare") == 1
 
 
 def test_a_schedule_is_by_the_wall_clock_and_a_step_of_it_moves_its_windows(

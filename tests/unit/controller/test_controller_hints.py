@@ -55,6 +55,24 @@ def test_one_that_others_load_is_told_to_the_routers() -> None:
     assert grown(Hints(), 2, foreign=25).paces == {}  # too short to tell
 
 
+def test_what_an_ensemble_asks_of_its_steps_comes_from_no_others() -> None:
+    """main-1 gets more of the ensemble's requests for a while, all of them through our routers."""
+    hints = Hints()
+    for second in range(0, 21, 2):
+        counts = {"main-0.1": 10 * second, "main-1.1": 30 * second}
+        calls = tuple(
+            CallTelemetry(name, "both", 0, {}, {}, 0.0, served=count, expected_s=count * 0.02)
+            for name, count in counts.items()
+        )
+        for name, count in counts.items():
+            step = replace(reading(count, count * 0.02), model="step")
+            hints.count(
+                name, "main", [replace(step, model="both"), step], [replace(report(1), calls=calls)],
+                {"both": 1, "step": 1}, 1000.0 + second, steps={"both": ("step",)},
+            )  # fmt: skip
+    assert hints.for_table((), SERVING).paces == {}
+
+
 def test_the_past_is_forgotten() -> None:
     hints = Hints()
     grown(hints, 20, foreign=25)

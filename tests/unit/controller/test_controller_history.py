@@ -7,13 +7,21 @@ from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 
 
-def report(good: int, bad: int = 0, refused: int = 0, pid: int = 1, waiting: int = 0) -> RouterTelemetry:
+def report(
+    good: int,
+    bad: int = 0,
+    refused: int = 0,
+    pid: int = 1,
+    waiting: int = 0,
+    worker: int = 0,
+    since: float = 0.0,
+) -> RouterTelemetry:
     histogram = Histogram()
     for _ in range(good):
         histogram.record(0.01)
     call = CallTelemetry("main-0.1", "echo", 0, {"0": good, "14": bad}, histogram.sparse(), histogram.sum_s)
     by_model = {"echo": waiting} if waiting else {}
-    return RouterTelemetry(0, pid, 0.0, 1, 1, good, refused, 0, (), (call,), waiting, by_model)
+    return RouterTelemetry(worker, pid, since, 1, 1, good, refused, 0, (), (call,), waiting, by_model)
 
 
 def test_without_samples_there_is_nothing_but_what_waits() -> None:
@@ -37,8 +45,21 @@ def test_what_ended_before_the_first_sample_counts_for_nothing() -> None:
 def test_a_worker_that_was_restarted_counts_from_zero() -> None:
     history = TrafficHistory()
     history.take([report(1000)], 10.0)
-    history.take([report(8, pid=2)], 12.0)
+    history.take([report(8, pid=2, since=10.5)], 12.0)
     assert history.traffic([]).total.request_rate == 4
+
+
+def test_what_workers_had_counted_before_the_controller_came_is_no_traffic() -> None:
+    """The first sample is taken before any of them has reported to a controller that was started again."""
+    history = TrafficHistory()
+    history.take([], 10.0)
+    history.take([report(90_000, bad=500, refused=70)], 12.0)
+    history.take([report(90_020, bad=500, refused=70), report(50_000, worker=1)], 14.0)
+    history.take([report(90_040, bad=500, refused=70), report(50_010, worker=1)], 16.0)
+    traffic = history.traffic([])
+    assert [(point.request_rate, point.error_rate) for point in traffic.points] == [(0, 0), (10, 0), (15, 0)]
+    assert traffic.total.request_rate == pytest.approx(50 / 6)
+    assert traffic.models["echo"].request_rate == pytest.approx(50 / 6)
 
 
 def test_points_are_as_many_as_five_minutes_need() -> None:

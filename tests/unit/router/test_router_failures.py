@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import grpc
 import h2.events
@@ -232,6 +233,30 @@ async def test_the_last_replica_is_never_ejected() -> None:
     async with router_of(failing("13")) as router, raw_client(router.port) as client:
         for _ in range(20):
             assert (await client.finished(client.request(infer()[5:], path=INFER)))[0] == 13
+
+
+async def test_a_broken_pool_keeps_none_of_another_pool_from_being_ejected() -> None:
+    """Of four that all fail, two are left out; one of another pool's two fails as well, and is, too."""
+    ours = [failing("13"), ScriptedReplica()]
+    async with (
+        router_of(*(failing("13") for _ in range(4)), *ours) as router,
+        raw_client(router.port) as client,
+    ):
+        table = router.table()
+        rows = [
+            replace(row, pool="other" if index < 4 else "main", models=("other" if index < 4 else "m",))
+            for index, row in enumerate(table.replicas)
+        ]
+        router.dispatcher.apply(replace(table, replicas=tuple(rows)))
+        elsewhere = infer()[5:].replace(b"\x01m", b"\x05other", 1)
+        for _ in range(40):
+            await client.finished(client.request(elsewhere, path=INFER))
+        for _ in range(40):
+            await client.finished(client.request(infer()[5:], path=INFER))
+        ejected = [one.ejected_until is not None for one in router.dispatcher.replicas.values()]
+        assert sum(ejected[:4]) == 2
+        assert ejected[4:] == [True, False]
+        assert len(ours[0].requests) == 5
 
 
 async def test_a_replica_that_hangs_is_not_chosen_for_a_while() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from router_parts import Request, Router, ScriptedReplica, raw_client, router_of, until
 from tritonclient.grpc import service_pb2
 
+from tritonfleet.core.wire import RouterSettings
 from tritonfleet.router import peek
 from tritonfleet.router.grpc import peek_model
 
@@ -166,6 +167,24 @@ async def test_a_waiting_version_holds_up_nobody_and_is_not_passed_by() -> None:
             for request in (*new.requests, *old.requests)
         ]
         assert tags == ["0", "1", "2", "3"]
+
+
+async def test_a_full_queue_tells_of_all_that_wait_for_the_model() -> None:
+    """Two wait for any version: there is no room for one that wants version 2, in a queue of its own."""
+    old, new = ScriptedReplica(nothing), ScriptedReplica(nothing)
+    async with router_of(old, new, slots={"model": 1}) as router, raw_client(router.port) as client:
+        router.settings = RouterSettings(max_requests=2)
+        versions_of(router, ("1",), ("1", "2"))
+        streams = [client.request(infer(tag=tag), path=INFER) for tag in range(4)]
+        await until(lambda: router.dispatcher.waiting_count == 2)
+        status, text = await client.finished(client.request(infer("2"), path=INFER))
+        assert (status, "the router's queue is full, 2 requests wait" in text) == (8, True), text
+        for replica in (old, new):
+            replica.on_request = lambda request: request.answer(b"")
+        for replica in (old, new):
+            replica.requests[0].answer(b"")
+        for stream in streams:
+            assert await client.finished(stream) == (0, "")
 
 
 async def test_a_region_s_requests_go_where_it_is_registered() -> None:

@@ -102,6 +102,12 @@ def test_without_replicas_requests_give_up() -> None:
     assert result.refused == result.missed == result.requests > 100
 
 
+def test_what_comes_in_the_last_half_second_counts() -> None:
+    """… of a load that ends when something else happens, too: a decision, a point of the time line."""
+    flow = flow_of([Request(at / 2, 1, 0.01) for at in range(40)])
+    assert aggregate(Scenario(slo_s=1.0), flow, Fleet(Policy(1, 32))).requests == 40
+
+
 def test_a_trace_comes_as_it_is() -> None:
     requests = [Request(0.1, 1, 0.2), Request(0.3, 1, 0.2), Request(7.0, 1, 0.4)]
     flow = flow_of(requests)

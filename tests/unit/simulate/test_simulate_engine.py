@@ -1,15 +1,18 @@
 """The simulator against what queueing theory and common sense say."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from tritonfleet.core.autoscale import Policy
+from tritonfleet.simulate.aggregate import aggregate
 from tritonfleet.simulate.engine import simulate
+from tritonfleet.simulate.flow import flow_of
 from tritonfleet.simulate.replica import Job, Replica
-from tritonfleet.simulate.result import reversals
-from tritonfleet.simulate.scalers import Fleet, Static
+from tritonfleet.simulate.result import Result, reversals
+from tritonfleet.simulate.scalers import Fleet, Scaler, Static
 from tritonfleet.simulate.scenario import Scenario
 from tritonfleet.simulate.workload import Request, generated
 
@@ -40,6 +43,14 @@ def test_the_mean_wait_of_a_queue_is_that_of_theory() -> None:
     length = rho + rho**2 / (2 * (1 - rho))
     held = length - slots + sum((slots - n) * in_system(n, rho) for n in range(slots))
     assert waiting == pytest.approx(held, rel=0.15)
+
+
+def play(scenario: Scenario, requests: list[Request], scaler: Scaler) -> Result:
+    return simulate(scenario, requests, scaler)
+
+
+def play_rates(scenario: Scenario, requests: list[Request], scaler: Scaler) -> Result:
+    return aggregate(scenario, flow_of(requests), scaler)
 
 
 def in_system(count: int, rho: float) -> float:
@@ -118,6 +129,18 @@ def test_without_replicas_requests_give_up() -> None:
     scenario = replace(ONE, minimum=0, initial=0)
     result = simulate(scenario, [Request(0.0, 1, 0.1), Request(1.0, 1, 0.1)], Static(0))
     assert (result.refused, result.missed, result.replica_hours) == (2, 2, 0.0)
+
+
+@pytest.mark.parametrize("played", [play, play_rates], ids=["one by one", "by rates"])
+def test_a_pool_that_sleeps_is_woken_and_goes_to_sleep_again(played: Callable[..., Result]) -> None:
+    """Requests in the first minute and in the last: each time they wait for a cold start of 45 s."""
+    scenario = Scenario(slo_s=90.0, minimum=0, initial=0, maximum=2)
+    requests = [Request(at + second / 2, 10, 0.1) for at in (0.0, 1200.0) for second in range(120)]
+    result = played(scenario, requests, Fleet(Policy(0, 2)))
+    assert (result.requests, result.refused, result.missed) == (240, 0, 0)
+    assert result.p99_s > 40.0
+    ready = {round(point.at_s / 60): point.ready for point in result.timeline}
+    assert (ready[1], ready[19], ready[21]) == (1, 0, 1)
 
 
 def test_the_autoscaler_grows_with_a_step_and_shrinks_after_it() -> None:

@@ -68,6 +68,43 @@ def test_an_ensemble_holds_what_its_steps_hold_together(steps: tuple[str, ...], 
     assert ensemble_slots("outer", configs) == slots
 
 
+@pytest.mark.parametrize(
+    ("steps", "instances"),
+    [
+        (("three",), 3),
+        (("three", "two"), 5),
+        (("two", "two"), 2),
+        (("three", "inner"), 5),  # what is in both is there once
+        (("unknown",), 1),
+        (("outer",), 1),  # Triton refuses it; here it must only end
+    ],
+)
+async def test_an_ensemble_executes_what_its_steps_execute_together(
+    steps: tuple[str, ...], instances: int
+) -> None:
+    found = await read_capacity(
+        Configured(
+            three="instance_group [{count: 3}]", two="instance_group [{count: 2}]",
+            inner=ensemble("three", "two"), outer=ensemble(*steps),
+        ),
+        ["inner", "outer", "three", "two"], 3.0,
+    )  # fmt: skip
+    assert found.instances["outer"] == instances
+    assert found.steps["outer"] == steps
+    assert (found.instances["three"], found.instances["inner"]) == (3, 5)
+
+
+class Configured:
+    def __init__(self, **configs: str) -> None:
+        self._configs = configs
+
+    async def call(self, path: str, message: bytes, _timeout: float, _metadata: dict[str, str]) -> RawAnswer:
+        assert path == MODEL_CONFIG
+        text = self._configs[service_pb2.ModelConfigRequest.FromString(message).name]
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        return RawAnswer(0, "", service_pb2.ModelConfigResponse(config=config).SerializeToString())
+
+
 class Answering:
     async def call(self, path: str, message: bytes, timeout: float, metadata: dict[str, str]) -> RawAnswer:
         assert (path, timeout, metadata) == (MODEL_CONFIG, 3.0, {})
