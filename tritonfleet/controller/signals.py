@@ -17,11 +17,12 @@ from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.signals import STALE_S, Signal, Signals, Window
 from tritonfleet.core.stats import ModelRates
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+from tritonfleet.core.wire_routers import Process
 
 SAMPLE_S = 0.5
 WARM_S = 5.0  # the first requests after a load are slow, and the first statistics cover them
 
-Series = tuple[int, int, str, str]  # worker, its pid, instance, model
+Series = tuple[Process, str, str]  # whose counters, instance, model
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Sample:
     waiting: Mapping[str, int] = field(default_factory=dict)  # by model
 
     def in_flight(self, model: str) -> int:
-        return sum(call.in_flight for series, call in self.calls.items() if series[3] == model)
+        return sum(call.in_flight for series, call in self.calls.items() if series[2] == model)
 
 
 def sample(
@@ -49,7 +50,7 @@ def sample(
     for report in reports:
         for call in report.calls:
             if call.instance in instances:
-                calls[report.worker, report.pid, call.instance, call.model] = call
+                calls[report.process, call.instance, call.model] = call
         for model, count in report.waiting_by_model.items():
             if model in models:
                 waiting[model] = waiting.get(model, 0) + count
@@ -125,12 +126,12 @@ class PoolSamples:
 def _traffic(inside: list[Sample], model: str, cold: set[str]) -> _Traffic:
     found = _Traffic()
     first, last = inside[0], inside[-1]
-    for series in {key for one in inside for key in one.calls if key[3] == model}:
+    for series in {key for one in inside for key in one.calls if key[2] == model}:
         states = [one.calls[series] for one in inside if series in one.calls]
         began = first.calls.get(series)
         ended = states[-1]
         found.finished += _ended(ended) - (_ended(began) if began else 0)
-        if series[2] not in cold:
+        if series[1] not in cold:
             found.latency.merge([_grown(began, ended)])
     loads = [one.in_flight(model) + one.waiting.get(model, 0) for one in inside]
     waits = [one.waiting.get(model, 0) for one in inside]

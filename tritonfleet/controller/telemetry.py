@@ -24,7 +24,7 @@ class Telemetry:
     def take(self, report: RouterTelemetry, now: float) -> None:
         before = self._workers.get(report.worker)
         rate = 0.0
-        if before is not None and before.report.pid == report.pid and now > before.at:
+        if before is not None and before.report.process == report.process and now > before.at:
             grown = report.requests_total - before.report.requests_total
             rate = grown / (now - before.at)
             if now - before.at < 1.0:  # smooth over the quarter seconds of a busy worker

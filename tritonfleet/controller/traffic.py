@@ -14,7 +14,6 @@ from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 
 ReplicaModel = tuple[str, str]
-Worker = tuple[int, int]  # index and pid
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ class Traffic:
     def take(self, report: RouterTelemetry) -> None:
         """A worker's report; those of one worker in their order."""
         before = self._reports.get(report.worker)
-        if before is not None and before.pid != report.pid:
+        if before is not None and before.process != report.process:
             before = None  # another process, which counts from zero
         self._reports[report.worker] = report
         self.requests += report.requests_total - (before.requests_total if before else 0)

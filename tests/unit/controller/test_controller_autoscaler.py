@@ -54,7 +54,6 @@ def said(
     took_s: float = 0.05,
     in_flight: int = 1,
     waiting: int = 0,
-    pid: int = 1,
 ) -> RouterTelemetry:
     """A worker's report: every instance has ``finished`` so many calls of ``took_s``."""
     latency = Histogram()
@@ -65,7 +64,7 @@ def said(
         for name in instances
     )
     return RouterTelemetry(
-        0, pid, 0.0, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
+        0, 1, 0.0, 1, 1, finished, 0, 0, (), calls, waiting, {"digits": waiting} if waiting else {}
     )
 
 
@@ -92,10 +91,12 @@ def test_windows_are_differences_of_cumulative_counts() -> None:
     assert stable.queue_mean_s.fresh
 
 
-def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
+@pytest.mark.parametrize("again", [{"pid": 2}, {"started_at": 9.0}], ids=["pid", "same-pid-in-a-container"])
+def test_a_router_worker_that_was_restarted_counts_from_zero(again: dict[str, Any]) -> None:
     samples, slots = PoolSamples(), [slot(0)]
     for step in range(11):
-        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5), pid=1 if step < 5 else 2)
+        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5))
+        seen = replace(seen, **again) if step >= 5 else seen
         samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
     rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
     assert rate == pytest.approx(10, abs=1)

@@ -7,13 +7,15 @@ from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
 
 
-def report(good: int, bad: int = 0, refused: int = 0, pid: int = 1, waiting: int = 0) -> RouterTelemetry:
+def report(
+    good: int, bad: int = 0, refused: int = 0, pid: int = 1, waiting: int = 0, started_at: float = 0.0
+) -> RouterTelemetry:
     histogram = Histogram()
     for _ in range(good):
         histogram.record(0.01)
     call = CallTelemetry("main-0.1", "echo", 0, {"0": good, "14": bad}, histogram.sparse(), histogram.sum_s)
     by_model = {"echo": waiting} if waiting else {}
-    return RouterTelemetry(0, pid, 0.0, 1, 1, good, refused, 0, (), (call,), waiting, by_model)
+    return RouterTelemetry(0, pid, started_at, 1, 1, good, refused, 0, (), (call,), waiting, by_model)
 
 
 def test_without_samples_there_is_nothing_but_what_waits() -> None:
@@ -39,6 +41,14 @@ def test_a_worker_that_was_restarted_counts_from_zero() -> None:
     history.take([report(1000)], 10.0)
     history.take([report(8, pid=2)], 12.0)
     assert history.traffic([]).total.request_rate == 4
+
+
+def test_a_worker_that_was_restarted_in_its_container_has_the_same_pid() -> None:
+    history = TrafficHistory()
+    history.take([report(1000, refused=50)], 10.0)
+    history.take([report(8, refused=2, started_at=11.0)], 12.0)
+    assert history.traffic([]).total.request_rate == 5
+    assert history.traffic([]).total.error_rate == 1
 
 
 def test_points_are_as_many_as_five_minutes_need() -> None:
