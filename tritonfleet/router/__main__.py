@@ -208,6 +208,7 @@ async def _leave(
     count = len(dispatcher.clients)
     clients = "1 client connection" if count == 1 else f"{count} client connections"
     log.info("draining %s, at most %g s", clients, arguments.drain_timeout)
+    dispatcher.listening = False
     let_nobody_in(sock)
     await empty_queue(sock)
     server.close()

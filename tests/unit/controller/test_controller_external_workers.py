@@ -23,7 +23,8 @@ class Parts:
         self.workers._began -= 2 * SILENT_S  # long ago
 
     def reported(self, ago_s: float = 0.0, **how: object) -> None:
-        self.telemetry.take(report(7, **how), time() - ago_s)  # type: ignore[arg-type] # a worker's numbers
+        said = report(7, **how)  # type: ignore[arg-type] # a worker's numbers
+        self.telemetry.take(said, time() - ago_s, self.workers.number_of(said))
 
     def look(self) -> list[str]:
         before = self.journal.seq
@@ -59,6 +60,48 @@ def test_another_process_in_its_place_is_a_restart(parts: Parts) -> None:
     parts.reported(pid=11, started_at=5.0)  # in a container the pid may well be the same
     assert parts.look() == ["router.joined: worker 0 reports (pid 11)"]
     assert parts.workers.infos(time())[0].restarts == 1
+
+
+def test_of_two_that_report_as_one_both_may_hold_calls(parts: Parts) -> None:
+    """One was started beside the other: by mistake, or to take over while that finishes its calls."""
+    parts.reported(pid=11, started_at=5.0)
+    parts.look()
+    for _ in range(3):
+        parts.reported(pid=22, started_at=9.0)
+        parts.reported(pid=11, started_at=5.0)
+    assert parts.look() == ["router.joined: worker 0 reports (pid 22), and so does pid 11"]
+    assert parts.look() == []
+    first, second = parts.workers.infos(time())
+    assert (first.pid, first.restarts, second.pid, second.leaving) == (22, 1, 11, False)
+    parts.reported(pid=11, started_at=5.0, in_flight={"main-0.1": 3}, listening=False)
+    assert parts.workers.infos(time())[1].leaving
+    drained = parts.telemetry.is_drained("main-0.1", parts.workers.running, 7, 0.0, time())
+    assert (len(parts.workers.running), drained) == (2, False)
+    parts.reported(ago_s=SILENT_S + 2, pid=11, started_at=5.0)
+    assert parts.look() == []
+    assert parts.workers.running == (0,)
+
+
+def test_the_older_of_two_is_the_worker_again_when_the_younger_goes(parts: Parts) -> None:
+    parts.reported(pid=22, started_at=9.0)
+    parts.reported(pid=11, started_at=5.0)  # the controller was started again: it hears the younger first
+    assert [one.pid for one in parts.workers.infos(time())] == [22, 11]
+    parts.look()
+    parts.reported(ago_s=SILENT_S + 2, pid=22, started_at=9.0)
+    assert parts.look() == [f"router.lost: worker 0 has not reported for {SILENT_S:g} s"]
+    (only,) = parts.workers.infos(time())
+    assert (only.index, only.pid, only.running) == (0, 11, True)
+    parts.reported(pid=11, started_at=5.0)
+    assert parts.look() == []
+    assert parts.workers.running == (0,)
+
+
+def test_one_whose_index_the_file_does_not_have_may_hold_calls_too(parts: Parts) -> None:
+    """It was started when `router.workers` was 2."""
+    parts.reported(pid=11)
+    parts.reported(pid=22, worker=1)
+    assert parts.workers.running == (0, 1)
+    assert parts.look()[1] == "router.joined: worker 1 reports (pid 22), though router.workers is 1"
 
 
 def test_silence_is_unknown_for_a_while_then_the_end(parts: Parts) -> None:
