@@ -74,7 +74,8 @@ def test_a_drain_waits_for_the_router_that_another_has_taken_over_from(fleet: Ex
         fleet.until(lambda f: second.pid in f.workers(), "the second is known")
         first.terminate()
         fleet.cli("restart", "main-0")
-        got += [answers.get(timeout=60) for _ in values[1:]]
+        while len(got) < len(values) and got[-1][1] is None:
+            got.append(answers.get(timeout=60))
         client.stop_stream()
     assert [str(error) for _, error in got if error is not None] == []
     assert [int(result.as_numpy("OUT")[0]) for result, _ in got] == values.tolist()
