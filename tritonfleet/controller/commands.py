@@ -165,7 +165,8 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         raise RefusedError(
             "conflict",
             f"a running fleet cannot change {'; '.join(changed)}",
-            "`tritonfleet down`, then `tritonfleet up`",
+            "`tritonfleet down`, then `tritonfleet up`"
+            + ("; and start the router's workers again, where they run" if new.router.external else ""),
         )
 
 

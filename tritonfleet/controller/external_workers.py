@@ -16,7 +16,7 @@ from itertools import count
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.journal import Journal
 from tritonfleet.controller.paths import FleetPaths
-from tritonfleet.controller.router_command import markers
+from tritonfleet.controller.router_command import markers, settings_digest
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.core.wire import RouterTelemetry, WorkerInfo
 from tritonfleet.drivers import spawn
@@ -24,6 +24,7 @@ from tritonfleet.drivers.clock import steady_time as time
 
 SILENT_S = 10.0  # a worker reports every second at least, and finds a new controller within one
 LOOK_S = 0.5
+OUTDATED = "it was started with other settings of `router` than the fleet's: start it again"
 FIRST_SPARE = 64  # the number of a process in whose place there is another; indices are below
 
 
@@ -48,6 +49,7 @@ class ExternalWorkers:
     ) -> None:
         self._fleet, self._spec, self._paths = fleet, spec, paths
         self._journal, self._telemetry = journal, telemetry
+        self._settings = settings_digest(spec)
         self._began = time()
         self._seen: dict[int, _Seen] = {}  # by index, or by a number of their own
         self._watching: asyncio.Task[None] | None = None
@@ -170,6 +172,7 @@ class ExternalWorkers:
         if report is None or not self._reports(index, now):
             pid, started_at = (seen.pid, seen.started_at) if seen is not None else (0, 0.0)
             return WorkerInfo(index, pid, started_at, False, restarts, reason=self._missing(index))
+        outdated = report.listening and report.settings != self._settings
         return WorkerInfo(
             index,
             report.pid,
@@ -181,7 +184,8 @@ class ExternalWorkers:
             client_connections=report.client_connections,
             requests_total=report.requests_total,
             request_rate=self._telemetry.request_rate(index, now),
-            reason="" if report.listening else "it finishes its calls and ends",
+            reason=OUTDATED if outdated else "" if report.listening else "it finishes its calls and ends",
+            outdated=outdated,
             leaving=seen is not None and seen.replaced and not report.listening,
         )
 

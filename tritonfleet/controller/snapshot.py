@@ -25,7 +25,12 @@ def snapshot(fleet: Fleet) -> FleetSnapshot:
         table_revision=fleet.feed.revision,
         stopping=fleet.stopping,
         controller=ControllerInfo(os.getpid(), fleet.started_at, tritonfleet.__version__),
-        router=RouterInfo(str(fleet.spec.router.listen), fleet.spec.router.policy, fleet.workers.infos(now)),
+        router=RouterInfo(
+            str(fleet.spec.router.listen),
+            fleet.spec.router.policy,
+            fleet.workers.infos(now),
+            fleet.spec.router.external,
+        ),
         devices=fleet.desk.infos(replicas),
         pools=tuple(_pool(fleet, name, replicas) for name in fleet.spec.pools),
         replicas=replicas,

@@ -117,7 +117,8 @@ class RouterTelemetry:
     waits: dict[str, tuple[dict[str, int], float]] = field(default_factory=dict)
     """By model, how long those waited that had to: as `CallTelemetry.latency`, and the sum in seconds."""
     panics_total: int = 0  # times that ejected replicas were used since too few others were left
-    listening: bool = True
+    listening: bool = True  # False once it only finishes its calls
+    settings: str = ""  # which it was started with, as its command line names them
 
     @property
     def process(self) -> Process:

@@ -65,6 +65,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=RouterLimits(),
         help="JSON: what a client may do (tritonfleet.core.limits)",
     )
+    parser.add_argument("--settings", default="", help="a name of all of these, which it reports")
     parser.add_argument("--access-log", help="a file, or stdout: one JSON line for each call")
     parser.add_argument("--access-sample", type=float, default=1.0, help="the share of calls in it")
     parser.add_argument("--trace-endpoint", help="http://HOST:4318: where spans go, by OTLP")
@@ -164,7 +165,7 @@ def _follow_controller(
 ) -> asyncio.Task[None]:
     from tritonfleet.router.control import ControlLink  # httpx is slow to import: whoever can listens first
 
-    link = ControlLink(dispatcher, arguments.control, arguments.worker)
+    link = ControlLink(dispatcher, arguments.control, arguments.worker, arguments.settings)
     closing.push_async_callback(link.close)
     return asyncio.create_task(link.run())
 

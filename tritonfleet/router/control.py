@@ -28,9 +28,9 @@ TABLE_SILENCE_S = 15.0  # the controller sends a line every few seconds; longer 
 class ControlLink:
     """Keeps one dispatcher informed and its controller informed of it."""
 
-    def __init__(self, dispatcher: Dispatcher, socket_path: str, worker: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, socket_path: str, worker: int, settings: str = "") -> None:
         self._dispatcher = dispatcher
-        self._worker, self._path = worker, socket_path
+        self._worker, self._path, self._settings = worker, socket_path, settings
         self._refused = ""  # why the controller takes no report, as it said last
         self._started_at = time()
         self._http = httpx.AsyncClient(
@@ -99,7 +99,11 @@ class ControlLink:
 
     async def _post(self) -> bool:
         report = telemetry(
-            self._dispatcher, worker=self._worker, pid=os.getpid(), started_at=self._started_at
+            self._dispatcher,
+            worker=self._worker,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            settings=self._settings,
         )
         try:
             response = await self._http.post(

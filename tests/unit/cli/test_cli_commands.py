@@ -170,6 +170,14 @@ def test_logs_of_one_of_a_pool_and_of_all(cli: Cli, paths: FleetPaths) -> None:
     assert "did you mean 'main-" in missed.err
 
 
+def test_a_router_that_logs_elsewhere(cli: Cli, paths: FleetPaths) -> None:
+    (paths.logs / "controller.log").write_text("started\n")
+    outcome = cli("--fleet", "demo", "logs", "router")
+    assert outcome.code == 1
+    assert "the router of fleet 'demo' has logged nothing" in outcome.err
+    assert "router.external" in outcome.err
+
+
 def test_no_logs_yet(cli: Cli) -> None:
     outcome = cli("--fleet", "demo", "logs")
     assert outcome.code == 1

@@ -6,9 +6,12 @@ from time import time
 import pytest
 from controller_parts import PaperDriver, fleet_of, kinds, paths_of, reasons, report, spec_of, states, until
 
+from tritonfleet.controller import commands
+from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.external_workers import SILENT_S, ExternalWorkers
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.journal import Journal
+from tritonfleet.controller.router_command import settings_digest
 from tritonfleet.controller.router_workers import RouterWorkers, make_workers
 from tritonfleet.controller.shutdown import Shutdown
 from tritonfleet.controller.telemetry import Telemetry
@@ -18,12 +21,13 @@ from tritonfleet.core.wire import DownRequest
 class Parts:
     def __init__(self, folder: Path, count: int = 1) -> None:
         self.journal, self.telemetry = Journal(paths_of(folder).journal), Telemetry()
-        spec = spec_of(folder, router={"external": True, "workers": count}).router
+        self.spec = spec = spec_of(folder, router={"external": True, "workers": count}).router
         self.workers = ExternalWorkers("paper", spec, paths_of(folder), self.journal, self.telemetry)
         self.workers._began -= 2 * SILENT_S  # long ago
 
     def reported(self, ago_s: float = 0.0, **how: object) -> None:
-        said = report(7, **how)  # type: ignore[arg-type] # a worker's numbers
+        as_it_should = {"settings": settings_digest(self.spec)}
+        said = report(7, **as_it_should | how)  # type: ignore[arg-type] # a worker's numbers
         self.telemetry.take(said, time() - ago_s, self.workers.number_of(said))
 
     def look(self) -> list[str]:
@@ -96,6 +100,26 @@ def test_the_older_of_two_is_the_worker_again_when_the_younger_goes(parts: Parts
     assert parts.workers.running == (0,)
 
 
+def test_one_that_was_started_with_other_settings_is_told(parts: Parts) -> None:
+    parts.reported(pid=11)
+    assert not parts.workers.infos(time())[0].outdated
+    for other in ({"listen": "127.0.0.1:9"}, {"limits": {"streams": 7}}, {"management": ["10.0.0.0/8"]}):
+        changed = parts.spec.model_validate(parts.spec.model_dump(exclude_unset=True) | other)
+        parts.reported(pid=11, settings=settings_digest(changed))
+        (info,) = parts.workers.infos(time())
+        assert (info.running, info.outdated) == (True, True)
+        assert "other settings" in info.reason
+
+
+def test_settings_that_reach_it_with_the_table_and_paths_make_no_difference(tmp_path: Path) -> None:
+    said = {"least_work": "/a/secret", "round_robin": "/b/secret"}
+    one, other = (
+        spec_of(tmp_path, router={"policy": policy, "management": [f"token:{secret}"]}).router
+        for policy, secret in said.items()
+    )
+    assert settings_digest(one) == settings_digest(other)
+
+
 def test_one_whose_index_the_file_does_not_have_may_hold_calls_too(parts: Parts) -> None:
     """It was started when `router.workers` was 2."""
     parts.reported(pid=11)
@@ -151,6 +175,14 @@ async def test_down_lets_the_calls_of_routers_end_before_the_replicas_do(tmp_pat
     assert driver.removed == ["main-0.1", "main-1.1"]
     assert kinds(fleet)[-1] == "fleet.stopped"
     await fleet.close()
+
+
+def test_a_change_that_they_must_be_started_for_says_so(tmp_path: Path) -> None:
+    before = spec_of(tmp_path, router={"external": True})
+    after = spec_of(tmp_path, router={"external": True, "limits": {"streams": 7}})
+    with pytest.raises(RefusedError) as caught:
+        commands._check_unchanged(before, after)
+    assert "start the router's workers again, where they run" in caught.value.problem.hint
 
 
 async def test_a_fleet_that_began_anew_has_no_table_that_a_router_knew_before(tmp_path: Path) -> None:
