@@ -6,7 +6,7 @@ from time import time
 import pytest
 from controller_parts import PaperDriver, fleet_of, kinds, paths_of, reasons, report, spec_of, states, until
 
-from tritonfleet.controller import commands
+from tritonfleet.controller import commands, service_manager
 from tritonfleet.controller.commands import RefusedError
 from tritonfleet.controller.external_workers import SILENT_S, ExternalWorkers
 from tritonfleet.controller.fleet import Fleet
@@ -160,6 +160,16 @@ async def up(folder: Path) -> tuple[Fleet, PaperDriver]:
     fleet.spawn_task(fleet.run())
     await until(lambda: list(states(fleet).values()) == ["ready", "ready"])
     return fleet, driver
+
+
+async def test_a_service_manager_does_not_wait_for_a_router_that_may_wait_for_it(tmp_path: Path) -> None:
+    fleet, _ = await up(tmp_path)
+    assert service_manager.progress(fleet) == (True, "main: 2 of 2 ready; router: 0 of 1 workers")
+    fleet.workers._began -= 2 * SILENT_S  # its replicas took longer
+    assert service_manager.progress(fleet) == (True, "main: 2 of 2 ready; router: 0 of 1 workers")
+    fleet.take_telemetry(report(fleet.feed.revision))
+    assert service_manager.progress(fleet) == (True, "main: 2 of 2 ready")
+    await fleet.close()
 
 
 async def test_down_lets_the_calls_of_routers_end_before_the_replicas_do(tmp_path: Path) -> None:
