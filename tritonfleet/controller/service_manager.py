@@ -26,8 +26,8 @@ def send(address: str, **told: str) -> None:
 
 
 def progress(fleet: Fleet) -> tuple[bool, str]:
-    """Whether every pool has its size ready and every router worker runs, and the numbers in words. Those that
-    others run (`router.external`) are not waited for: their service may wait for this one."""
+    """Whether every pool has its size ready and every router worker runs, and the numbers in words. Workers
+    that others run (`router.external`) are not waited for: their service may wait for this one."""
     counts = {name: (_ready(fleet, name), fleet.size_of(name)) for name in fleet.spec.pools}
     text = ", ".join(f"{name}: {ready} of {size} ready" for name, (ready, size) in counts.items())
     workers = fleet.spec.router.workers

@@ -15,7 +15,7 @@ from tritonfleet.controller.router_command import settings_digest
 from tritonfleet.controller.router_workers import RouterWorkers, make_workers
 from tritonfleet.controller.shutdown import Shutdown
 from tritonfleet.controller.telemetry import Telemetry
-from tritonfleet.core.wire import DownRequest
+from tritonfleet.core.wire import DownRequest, ScaleRequest
 
 
 class Parts:
@@ -193,6 +193,26 @@ def test_a_change_that_they_must_be_started_for_says_so(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         commands._check_unchanged(before, after)
     assert "start the router's workers again, where they run" in caught.value.problem.hint
+
+
+async def test_a_replica_that_gets_ready_while_the_fleet_goes_down_gets_no_calls(tmp_path: Path) -> None:
+    """Or those would be lost with it: only what serves when `down` begins is drained."""
+    fleet, driver = await up(tmp_path)
+    driver.come_up_ready = False
+    commands.scale(fleet, ScaleRequest({"main": 3}))
+    await until(lambda: states(fleet).get("main-2") == "loading")
+    fleet.take_telemetry(report(fleet.feed.revision, {"main-0.1": 1}))
+    server = driver["main-2.1"]
+    down = Shutdown(fleet)
+    down.begin(DownRequest())
+    await until(lambda: states(fleet)["main-0"] == "draining")
+    server.models = driver["main-0.1"].models
+    await until(lambda: states(fleet)["main-2"] != "loading")
+    fleet.publish()
+    assert [row.id for row in fleet.feed.table.replicas if not row.draining] == []
+    fleet.take_telemetry(report(fleet.feed.revision))
+    await until(down.done.is_set)
+    await fleet.close()
 
 
 async def test_a_fleet_that_began_anew_has_no_table_that_a_router_knew_before(tmp_path: Path) -> None:
