@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tritonfleet.config import FleetSpec
+from tritonfleet.config import FleetSpec, PoolSpec
+from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.core.managers import TOKEN
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
@@ -110,12 +111,18 @@ def _table(
     rows = tuple(
         TableReplica(
             launch.replica, launch.instance, launch.pool, launch.replica, INSIDE.grpc, False,
-            models[launch.pool], tls=_tls_inside(launch),
+            models[launch.pool], _limits(spec.pools[launch.pool], models[launch.pool]),
+            strict=isinstance(spec.pools[launch.pool].max_inflight, int), tls=_tls_inside(launch),
         )
         for launch in replicas
     )  # fmt: skip
     settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
     return RouterTable(spec.name, 1, spec.router.policy, rows, settings)
+
+
+def _limits(pool: PoolSpec, models: Sequence[str]) -> dict[str, int]:
+    """`max_inflight` where it is a number: how many instances a model has, nobody asks here."""
+    return dict.fromkeys(models, pool.max_inflight) if isinstance(pool.max_inflight, int) else {}
 
 
 def _tls_inside(launch: LaunchSpec) -> ReplicaTls | None:
@@ -154,6 +161,16 @@ def _managers(spec: FleetSpec) -> tuple[list[str], dict[str, str]]:
     return given, secrets
 
 
+def _watched(router: RouterSpec) -> list[str]:
+    """The access log, as what the container says, which Docker keeps; and traces."""
+    given: list[str] = []
+    if (log := router.access_log) is not None:
+        given += ["--access-log", "stdout", "--access-sample", f"{log.sample:g}"]
+    if (traces := router.traces) is not None:
+        given += ["--trace-endpoint", traces.endpoint, "--trace-sample", f"{traces.sample:g}"]
+    return given
+
+
 def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
     listen = spec.router.listen
     address = f"[{listen.host}]" if ":" in listen.host else listen.host
@@ -163,7 +180,7 @@ def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image:
         "--drain-timeout", f"{spec.router.drain_timeout:g}",
         "--connections", str(spec.router.connections_per_replica), "--table", "/tmp/table.json",  # noqa: S108 # in the container, whose /tmp is its own
         "--limits", msgspec.json.encode(spec.router.limits.figures()).decode(),
-        "--management", ",".join(managers),
+        "--management", ",".join(managers), *_watched(spec.router),
     ]  # fmt: skip
     volumes = _replica_files(spec) | secrets
     if spec.router.tls is not None:
