@@ -1,6 +1,9 @@
 """Whole commands, from words to exit code, against a scripted controller and real files."""
 
 import json
+import os
+import shutil
+import stat
 from pathlib import Path
 
 import msgspec
@@ -621,7 +624,9 @@ def test_router_becomes_the_worker_of_the_file(
     file = fleet_file(tmp_path)
     external = {"router": {"external": True, "workers": 2, "listen": "127.0.0.1:9"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | external))
+    shutil.rmtree(paths.root)  # no controller was ever there: the workers share a file in it at once
     assert cli("router", "--worker", "1").code == 0
+    assert stat.S_IMODE(paths.root.stat().st_mode) == 0o700
     (words,) = became
     for name, value in (
         ("--worker", "1"),
@@ -632,3 +637,26 @@ def test_router_becomes_the_worker_of_the_file(
     outcome = cli("router", "--worker", "2")
     assert (outcome.code, len(became)) == (2, 1)
     assert "there is no worker 2" in outcome.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_router_asks_no_stranger_for_its_replicas(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.execv", lambda _program, _words: pytest.fail("it would ask a stranger's socket"))
+    file = fleet_file(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"router": {"external": True}}))
+    anybodys = Path("/tmp") / f"tf-{os.urandom(4).hex()}"
+    squatted = anybodys / "tritonfleet-0"
+    squatted.mkdir(parents=True)
+    anybodys.chmod(0o1777)
+    monkeypatch.setenv("TRITONFLEET_STATE_DIR", str(tmp_path / ("d" * 120)))  # too long for a socket
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(squatted))
+    try:
+        os.chown(squatted, 65534, 65534)
+        outcome = cli("router")
+        assert outcome.code == 1
+        assert "tritonfleet-0 belongs to another user" in outcome.err
+    finally:
+        squatted.rmdir()
+        anybodys.rmdir()
