@@ -7,6 +7,7 @@ without a connection is not chosen.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from math import ceil
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 
 from tritonfleet.config import FleetSpec, PoolSpec
 from tritonfleet.config.router_spec import RouterSpec
+from tritonfleet.config.spec_types import Address
 from tritonfleet.core.managers import TOKEN
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
@@ -161,6 +163,19 @@ def _managers(spec: FleetSpec) -> tuple[list[str], dict[str, str]]:
     return given, secrets
 
 
+def _published(listen: Address) -> str:
+    """Where clients connect, in the words of compose, which knows no names of hosts."""
+    host = "127.0.0.1" if listen.host == "localhost" else listen.host
+    try:
+        ip_address(host)
+    except ValueError:
+        raise DriverError(
+            f"router.listen: a compose file takes addresses, and {host} is a name",
+            remedy=f"write the address, or 0.0.0.0:{listen.port} for all",
+        ) from None
+    return f"[{host}]:{listen.port}" if ":" in host else f"{host}:{listen.port}"
+
+
 def _watched(router: RouterSpec) -> list[str]:
     """The access log, as what the container says, which Docker keeps; and traces."""
     given: list[str] = []
@@ -172,8 +187,7 @@ def _watched(router: RouterSpec) -> list[str]:
 
 
 def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
-    listen = spec.router.listen
-    address = f"[{listen.host}]" if ":" in listen.host else listen.host
+    published = _published(spec.router.listen)
     managers, secrets = _managers(spec)
     run = [
         "python", "-m", "tritonfleet.router", "--fleet", spec.name, "--listen", f"0.0.0.0:{ROUTER_PORT}",
@@ -193,7 +207,7 @@ def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image:
         "image": image,
         "command": ["sh", "-c", START_ROUTER, "router", *run],
         "environment": {"ROUTER_TABLE": json.dumps(msgspec.to_builtins(table))},
-        "ports": [f"{address}:{listen.port}:{ROUTER_PORT}"],
+        "ports": [f"{published}:{ROUTER_PORT}"],
         "depends_on": list(replicas),
         "init": True,
         "security_opt": ["no-new-privileges:true"],

@@ -139,6 +139,17 @@ def test_a_number_in_flight_is_kept(max_inflight: object, slots: dict[str, int],
         assert (row["slots"], row["strict"]) == (slots, strict)
 
 
+def test_a_port_is_published_on_an_address_not_on_a_name() -> None:
+    def listening(address: str) -> FleetSpec:
+        router = RouterSpec.model_validate({"listen": address})
+        return spec().model_copy(update={"router": router})
+
+    assert exported(listening("localhost:9001"))["router"]["ports"] == ["127.0.0.1:9001:8001"]
+    with pytest.raises(DriverError, match="router.listen: a compose file takes addresses") as refused:
+        exported(listening("fleet.example:9001"))
+    assert "0.0.0.0:9001" in refused.value.remedy
+
+
 def test_the_router_asks_who_may_change_the_servers() -> None:
     managers = ("10.0.0.0/8", "cert:ops", "token:/p/one.txt", "token:/p/two.txt")
     found = spec().model_copy(update={"router": RouterSpec(management=managers)})
