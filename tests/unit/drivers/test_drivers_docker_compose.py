@@ -145,7 +145,7 @@ def test_a_port_is_published_on_an_address_not_on_a_name() -> None:
         return spec().model_copy(update={"router": router})
 
     assert exported(listening("localhost:9001"))["router"]["ports"] == ["127.0.0.1:9001:8001"]
-    with pytest.raises(DriverError, match="router.listen: a compose file takes addresses") as refused:
+    with pytest.raises(DriverError, match=r"router\.listen: a compose file takes addresses") as refused:
         exported(listening("fleet.example:9001"))
     assert "0.0.0.0:9001" in refused.value.remedy
 
