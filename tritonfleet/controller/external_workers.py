@@ -24,7 +24,7 @@ from tritonfleet.drivers.clock import steady_time as time
 
 SILENT_S = 10.0  # a worker reports every second at least, and finds a new controller within one
 LOOK_S = 0.5
-OUTDATED = "it was started with other settings of `router` than the fleet's: start it again"
+OUTDATED = "it is of another version, or was started with other settings of `router` than the fleet's: start it again"
 FIRST_SPARE = 64  # the number of a process in whose place there is another; indices are below
 
 

@@ -1,7 +1,8 @@
 """Where a fleet keeps what must survive its controller. Cheap to import: every command needs it.
 
 The root is ``$TRITONFLEET_STATE_DIR/<fleet>`` if that is set, else ``$XDG_STATE_HOME/tritonfleet/<fleet>``
-(``~/.local/state`` by default). After `down` only the journal and the logs are left there.
+(``~/.local/state`` by default). After `down` only the journal and the logs are left there, and what routers
+share that others run.
 """
 
 import os
