@@ -24,7 +24,7 @@ from tritonfleet.drivers.clock import steady_time as time
 
 SILENT_S = 10.0  # a worker reports every second at least, and finds a new controller within one
 LOOK_S = 0.5
-OUTDATED = "it is of another version, or was started with other settings of `router` than the fleet's: start it again"
+OUTDATED = "it is of another version, or was started with other settings of `router`: start it again"
 FIRST_SPARE = 64  # the number of a process in whose place there is another; indices are below
 
 
@@ -99,6 +99,7 @@ class ExternalWorkers:
         for stray in spawn.find_session_leaders(markers(self._fleet, self._paths)):
             await spawn.terminate(stray, self._spec.drain_timeout)
         self._paths.routers_file.unlink(missing_ok=True)
+        self._paths.siblings_file.touch(0o600)  # where the folder is read-only for them, they cannot make it
 
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())

@@ -63,6 +63,11 @@ class FleetPaths:
         return self.board_file.with_suffix(".finishes")
 
     @property
+    def siblings_file(self) -> Path:
+        """By which routers that others run know those of another fleet (`router.siblings`)."""
+        return self.root / "routers.lock"
+
+    @property
     def settings(self) -> Path:
         """A folder: what clients have set on the whole fleet."""
         return self.root / "settings"

@@ -25,6 +25,7 @@ def worker_command(fleet: str, spec: RouterSpec, paths: FleetPaths, index: int) 
         "--limits", msgspec.json.encode(spec.limits.figures()).decode(),
         "--settings", settings_digest(spec),
         *(("--board", str(paths.board_file)) if spec.workers > 1 else ()),
+        *(("--siblings", str(paths.siblings_file)) if spec.external else ()),
         *_access_log(spec),
         *_traces(spec),
         *_tls(spec),
