@@ -48,10 +48,15 @@ def compose(
     router_image: str,
 ) -> dict[str, Any]:
     """The compose file as plain data. ``models`` and ``settings`` by pool: what each serves, how it runs.
-    Raises DriverError when a pool has no image, or the replicas do not fit on the devices."""
+    Raises DriverError when a pool has no image or no replica, or they do not fit on the devices."""
     for name, pool in spec.pools.items():
         if not pool.triton.image:
             raise DriverError(f"pool {name} names no image", remedy=f"set pools.{name}.triton.image")
+        if not pool.replicas.first_size:
+            raise DriverError(
+                f"pool {name} begins with no replica, and there is nobody who would start one",
+                remedy=f"set pools.{name}.replicas.initial to 1 or more",
+            )
     replicas = list(_placed(spec, devices, settings))
     services = {launch.replica: _service(launch) for launch in replicas}
     table = _table(spec, replicas, models)

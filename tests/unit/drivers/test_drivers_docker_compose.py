@@ -89,6 +89,12 @@ def test_a_pool_without_an_image_is_refused() -> None:
     assert refused.value.remedy == "set pools.main.triton.image"
 
 
+def test_a_pool_that_would_sleep_for_ever_is_refused() -> None:
+    with pytest.raises(DriverError, match="pool main begins with no replica") as refused:
+        exported(spec(replicas={"min": 0, "max": 2}))
+    assert refused.value.remedy == "set pools.main.replicas.initial to 1 or more"
+
+
 def test_tls_of_both_sides_goes_with_the_file() -> None:
     tls = {
         "cert": "/p/a.pem",
