@@ -301,6 +301,7 @@ class RouterInfo:
     policy: str
     workers: tuple[WorkerInfo, ...]
     external: bool = False  # somebody else runs them
+    config_hash: str = ""  # of all that the fleet file says of it; "": not known
 
 
 @dataclass(frozen=True, slots=True)

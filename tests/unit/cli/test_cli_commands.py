@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ from cli_runs import Cli, fleet_file
 from control_server import ControlServer
 from fleet_samples import HASH, NOW, autoscale_status, busy_snapshot, event, pool, replica, snapshot
 
+from tritonfleet.config import load_fleet
+from tritonfleet.config.schema import router_hash
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import ReplicaState
@@ -606,6 +609,19 @@ def test_plan_is_exit_code_0_when_there_is_nothing_to_do(
     control.snapshots = [snapshot(pools=(pool(config_hash=config_hash),))]
     outcome = cli("plan")
     assert (outcome.code, outcome.out) == (0, "fleet demo already is as its file says\n")
+
+
+def test_plan_sees_what_changes_of_the_router(cli: Cli, tmp_path: Path, control: ControlServer) -> None:
+    file = fleet_file(tmp_path)
+    config_hash = json.loads(cli("config", "--hash", "-o", "json").out)["main"]
+    known = replace(snapshot().router, config_hash=router_hash(load_fleet(file, {})))
+    control.snapshots = [snapshot(pools=(pool(config_hash=config_hash),), router=known)]
+    assert cli("plan").code == 0
+    spec = json.loads(file.read_text())
+    for change in ({"queue": {"max_requests": 7}}, {"limits": {"streams": 7}}, {"retry": "off"}):
+        file.write_text(json.dumps(spec | {"router": spec.get("router", {}) | change}))
+        outcome = cli("plan")
+        assert (outcome.code, outcome.out) == (5, "the router's settings change\n")
 
 
 def test_router_is_refused_where_the_controller_runs_it(cli: Cli, tmp_path: Path) -> None:
