@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from tritonfleet.cli import fleet
@@ -11,7 +12,7 @@ from tritonfleet.cli.exits import CliError, ExitCode
 from tritonfleet.cli.launch import controller_command
 from tritonfleet.cli.names import parse_sizes
 from tritonfleet.cli.terminal import Output, Settings, say, show_data, show_line
-from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.controller.paths import FleetPaths, belongs_to_a_stranger
 
 
 def config(settings: Settings, *, only_hash: bool) -> None:
@@ -68,7 +69,18 @@ def router(settings: Settings, worker: int) -> None:
             f"there is no worker {worker}: router.workers in {path.name} is {spec.router.workers}",
             hint="they are counted from 0",
         )
-    _become(worker_command(spec.name, spec.router, FleetPaths.of(spec.name), worker))
+    paths = FleetPaths.of(spec.name)
+    # The controller need not have been there yet, and workers share a file in it. It may be read-only here:
+    # the worker says what it lacks then.
+    with suppress(OSError):
+        paths.make()
+    if belongs_to_a_stranger(folder := paths.control_socket.parent):
+        raise CliError(
+            ExitCode.FAILED,
+            f"{folder} belongs to another user",
+            hint="the controller's socket is to be there: see TRITONFLEET_STATE_DIR and XDG_RUNTIME_DIR",
+        )
+    _become(worker_command(spec.name, spec.router, paths, worker))
 
 
 def _become(command: Sequence[str]) -> NoReturn:

@@ -35,8 +35,8 @@ class Plan:
     replaced: tuple[str, ...] = ()
 
 
-def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None) -> Plan:
-    """``snapshot`` is None when nothing runs."""
+def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None, router_hash: str = "") -> Plan:
+    """``snapshot`` is None when nothing runs; ``router_hash`` is what the file says of the router."""
     if snapshot is None:
         return Plan(
             tuple(
@@ -74,6 +74,8 @@ def plan(wishes: Sequence[PoolWish], snapshot: FleetSnapshot | None) -> Plan:
     for name in running.keys() - {wish.name for wish in wishes}:
         changes.append(f"remove pool {name} with {_count(len(ready.get(name, [])))} ready")
         removed += ready.get(name, [])
+    if router_hash and snapshot.router.config_hash not in ("", router_hash):
+        changes.append("the router's settings change")
     return Plan(tuple(changes), tuple(removed), tuple(replaced))
 
 

@@ -46,7 +46,9 @@ def show_plan(
     nothing: str,
 ) -> bool:
     """Whether there is anything to do."""
-    found = plan(wished, snapshot)
+    from tritonfleet.config.schema import router_hash
+
+    found = plan(wished, snapshot, router_hash(spec))
     placed = placements(wished, snapshot, *_devices(spec, snapshot), time()) if found.changes else ()
     if settings.output in (Output.JSON, Output.YAML):
         body = {

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from rich.text import Text
 
 from tritonfleet.cli.layout import Cell, Column, Row, table, wrapped
-from tritonfleet.cli.waiting import HOPELESS_AFTER
+from tritonfleet.cli.waiting import is_amiss
 from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.wire import (
     DeviceInfo,
@@ -159,7 +159,7 @@ def ps(snapshot: FleetSnapshot, width: int | None = None, *, wide: bool = False)
 
 def complaints(snapshot: FleetSnapshot, width: int | None = None) -> list[Text]:
     """What is wrong with the fleet itself."""
-    dead = [one for one in snapshot.router.workers if not one.running or one.short_lives >= HOPELESS_AFTER]
+    dead = [one for one in snapshot.router.workers if is_amiss(one)]
     ends = [one for one in snapshot.certificates if validity(one, snapshot.at) is not Validity.GOOD]
     return [
         *(line for worker in dead for line in _dead(worker, width)),

@@ -111,6 +111,12 @@ def logs(settings: Settings, name: str, tail: int, *, follow: bool) -> None:
         pools = () if settings.fleet else tuple(fleet.load(settings).pools)
         if name in pools:
             raise CliError(ExitCode.FAILED, f"no replica of pool {name!r} has logged yet")
+        if name == "router":
+            raise CliError(
+                ExitCode.FAILED,
+                f"the router of fleet {target.name!r} has logged nothing in {folder}",
+                hint="with router.external its log is where it was started: `docker compose logs router`",
+            )
         known = {*logfiles.names(folder), *pools, "router"}
         raise names.unknown("log", name, known, target.name)
     if follow:

@@ -22,6 +22,11 @@ class Verdict:
         return not self.waiting_for
 
 
+def is_amiss(worker: WorkerInfo) -> bool:
+    """Whether a person has to look at it."""
+    return not worker.running or worker.outdated or worker.short_lives >= HOPELESS_AFTER
+
+
 def settled(snapshot: FleetSnapshot, pools: Collection[str] | None = None) -> Verdict:
     """Whether ``pools`` (None: all) have their desired size, every replica of it ready with the pool's
     present configuration or emptied by `drain`, none left over, and the routers know."""
@@ -36,7 +41,7 @@ def settled(snapshot: FleetSnapshot, pools: Collection[str] | None = None) -> Ve
     awaited += [
         f"router worker {worker.index}: {worker.reason or 'not running'}"
         for worker in snapshot.router.workers
-        if not worker.running
+        if not worker.running or worker.outdated
     ]
     if not awaited:
         awaited += [

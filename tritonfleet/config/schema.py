@@ -52,3 +52,8 @@ def pool_hash(spec: FleetSpec, pool: str) -> str:
     if found.replicas.devices_per_replica > 1:
         launched["devices_per_replica"] = found.replicas.devices_per_replica
     return hashlib.sha256(json.dumps(launched, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def router_hash(spec: FleetSpec) -> str:
+    """12 hex digits over all that the file says of the router."""
+    return hashlib.sha256(spec.router.model_dump_json().encode()).hexdigest()[:12]

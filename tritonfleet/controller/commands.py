@@ -165,7 +165,8 @@ def _check_unchanged(old: FleetSpec, new: FleetSpec) -> None:
         raise RefusedError(
             "conflict",
             f"a running fleet cannot change {'; '.join(changed)}",
-            "`tritonfleet down`, then `tritonfleet up`",
+            "`tritonfleet down`, then `tritonfleet up`"
+            + ("; and start the router's workers again, where they run" if new.router.external else ""),
         )
 
 
@@ -202,6 +203,8 @@ def _changes_of(old: FleetSpec, new: FleetSpec) -> list[str]:
         changes.append("router: workers are replaced one by one")
     if new.router.policy != old.router.policy:
         changes.append(f"policy {new.router.policy}")
+    if rules := [key for key in ("queue", "retry") if getattr(new.router, key) != getattr(old.router, key)]:
+        changes.append(f"router: {', '.join(rules)} changed")
     return changes
 
 

@@ -284,7 +284,7 @@ class Fleet:
     # ------------------------------------------------------------ what others tell
 
     def take_telemetry(self, report: RouterTelemetry) -> None:
-        self.telemetry.take(report, time())
+        self.telemetry.take(report, time(), self.workers.number_of(report))
         self.traffic.take(report)
         draining = any(slot.state is ReplicaState.DRAINING for slot in self.slots.values())
         if draining or any(model in self.feed.asleep for model in report.waiting_by_model):

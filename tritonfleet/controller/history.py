@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tritonfleet.core.board import Traffic, TrafficPoint, TrafficRates
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+from tritonfleet.core.wire_routers import Process
 from tritonfleet.drivers.clock import steady_time as time
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ STEP_S = 2.0
 POINTS = 150  # five minutes
 WINDOW_STEPS = 5  # the rates of replicas and models are those of the last ten seconds
 
-Series = tuple[int, int, str, str]  # worker, its pid, instance, model
+Series = tuple[Process, str, str]  # whose counters, instance, model
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at: float
     calls: dict[Series, CallTelemetry]
-    refused: dict[tuple[int, int], int]  # by worker and pid: answered by the router itself
+    refused: dict[Process, int]  # answered by the router itself
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class TrafficHistory:
             _add(sample, report)
             if self._samples and report.started_at < self._samples[-1].at:
                 for earlier in self._samples:
-                    if (report.worker, report.pid) not in earlier.refused:
+                    if report.process not in earlier.refused:
                         _add(earlier, report)
         if self._samples and now > self._samples[-1].at:
             total = _between(self._samples[-1], sample).rates(now - self._samples[-1].at)
@@ -104,9 +105,9 @@ class TrafficHistory:
         models: dict[str, _Grown] = {}
         for series, after in last.calls.items():
             before = first.calls.get(series)
-            replicas.setdefault(series[2].rpartition(".")[0], _Grown()).add(before, after)
-            if series[3]:
-                models.setdefault(series[3], _Grown()).add(before, after)
+            replicas.setdefault(series[1].rpartition(".")[0], _Grown()).add(before, after)
+            if series[2]:
+                models.setdefault(series[2], _Grown()).add(before, after)
         return Traffic(
             STEP_S,
             points,
@@ -119,9 +120,9 @@ class TrafficHistory:
 
 
 def _add(sample: _Sample, report: RouterTelemetry) -> None:
-    sample.refused[report.worker, report.pid] = report.refused_total
+    sample.refused[report.process] = report.refused_total
     for call in report.calls:
-        sample.calls[report.worker, report.pid, call.instance, call.model] = call
+        sample.calls[report.process, call.instance, call.model] = call
 
 
 def _between(first: _Sample, last: _Sample) -> _Grown:

@@ -1,7 +1,8 @@
 """Where a fleet keeps what must survive its controller. Cheap to import: every command needs it.
 
 The root is ``$TRITONFLEET_STATE_DIR/<fleet>`` if that is set, else ``$XDG_STATE_HOME/tritonfleet/<fleet>``
-(``~/.local/state`` by default). After `down` only the journal and the logs are left there.
+(``~/.local/state`` by default). After `down` only the journal and the logs are left there, and what routers
+share that others run.
 """
 
 import os
@@ -60,6 +61,11 @@ class FleetPaths:
     def finishes_file(self) -> Path:
         """When several router workers last got an answer of each replica (`router.finishes`)."""
         return self.board_file.with_suffix(".finishes")
+
+    @property
+    def siblings_file(self) -> Path:
+        """By which routers that others run know those of another fleet (`router.siblings`)."""
+        return self.root / "routers.lock"
 
     @property
     def settings(self) -> Path:

@@ -1,11 +1,13 @@
 """The command line of a router worker, by which the controller starts one and recognises it again."""
 
 import sys
+from hashlib import sha256
 
 import msgspec
 
 from tritonfleet.config.router_spec import RouterSpec
 from tritonfleet.controller.paths import FleetPaths
+from tritonfleet.core.managers import TOKEN
 
 
 def worker_command(fleet: str, spec: RouterSpec, paths: FleetPaths, index: int) -> tuple[str, ...]:
@@ -21,11 +23,31 @@ def worker_command(fleet: str, spec: RouterSpec, paths: FleetPaths, index: int) 
         "--connections", str(spec.connections_per_replica),
         "--management", ",".join(spec.management),
         "--limits", msgspec.json.encode(spec.limits.figures()).decode(),
+        "--settings", settings_digest(spec),
         *(("--board", str(paths.board_file)) if spec.workers > 1 else ()),
+        *(("--siblings", str(paths.siblings_file)) if spec.external else ()),
         *_access_log(spec),
         *_traces(spec),
         *_tls(spec),
     )  # fmt: skip
+
+
+def settings_digest(spec: RouterSpec) -> str:
+    """Of what a worker is started with: whether one that somebody else has started is as the file says.
+    Without paths, which may be others in its container."""
+    log, traces, tls = spec.access_log, spec.traces, spec.tls
+    settings = (
+        str(spec.listen),
+        spec.workers,
+        spec.drain_timeout,
+        spec.connections_per_replica,
+        [TOKEN if one.startswith(TOKEN) else one for one in spec.management],
+        spec.limits.figures(),
+        log and log.sample,
+        traces and (traces.endpoint, traces.sample),
+        tls and bool(tls.client_ca),
+    )
+    return sha256(msgspec.json.encode(settings)).hexdigest()[:12]
 
 
 def markers(fleet: str, paths: FleetPaths) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tritonfleet.controller.router_command import markers, worker_command
 from tritonfleet.controller.saved import SavedWorker, Write
 from tritonfleet.controller.telemetry import Telemetry
 from tritonfleet.core.model import ExitStatus
-from tritonfleet.core.wire import WorkerInfo
+from tritonfleet.core.wire import RouterTelemetry, WorkerInfo
 from tritonfleet.drivers import spawn
 from tritonfleet.drivers.clock import steady_time as time
 from tritonfleet.drivers.logs import last_error
@@ -40,6 +40,9 @@ class Workers(Protocol):
     @property
     def running(self) -> tuple[int, ...]:
         """Those that may hold calls, by index."""
+
+    def number_of(self, report: RouterTelemetry) -> int:
+        """Which of them says this; by that number everything else here speaks of it."""
 
     async def adopt(self) -> None:
         """Called first. Raises AddressTakenError when none can be started."""
@@ -110,6 +113,9 @@ class RouterWorkers:
     @property
     def running(self) -> tuple[int, ...]:
         return tuple(worker.index for worker in self._workers if worker.running)
+
+    def number_of(self, report: RouterTelemetry) -> int:
+        return report.worker
 
     async def adopt(self) -> None:
         """Find workers of an earlier controller; end those that are not wanted as they are. Raises

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.core.model import ReplicaState
+from tritonfleet.drivers.clock import steady_time as time
 
 VARIABLE = "NOTIFY_SOCKET"
 INTERVAL_S = 0.5
@@ -25,13 +26,16 @@ def send(address: str, **told: str) -> None:
 
 
 def progress(fleet: Fleet) -> tuple[bool, str]:
-    """Whether every pool has its size ready and every router worker runs, and the numbers in words."""
+    """Whether every pool has its size ready and every router worker runs, and the numbers in words. Workers
+    that others run (`router.external`) are not waited for: their service may wait for this one."""
     counts = {name: (_ready(fleet, name), fleet.size_of(name)) for name in fleet.spec.pools}
     text = ", ".join(f"{name}: {ready} of {size} ready" for name, (ready, size) in counts.items())
-    running, workers = len(fleet.workers.running), fleet.spec.router.workers
+    workers = fleet.spec.router.workers
+    running = sum(one.running and not one.leaving for one in fleet.workers.infos(time()))
     if running < workers:
         text += f"; router: {running} of {workers} workers"
-    return running >= workers and all(ready >= size for ready, size in counts.values()), text
+    ours = fleet.spec.router.external or running >= workers
+    return ours and all(ready >= size for ready, size in counts.values()), text
 
 
 def _ready(fleet: Fleet, pool: str) -> int:

@@ -75,13 +75,17 @@ class Shutdown:
         self.done.set()
 
     async def _emptied(self, patience: float) -> None:
-        """Until no router has anything in flight, or ``patience`` is over; from now on they send nothing."""
+        """Until no router has anything in flight, or ``patience`` is over; from now on they send nothing.
+        What does not serve yet is ended meanwhile: or calls would come to it as soon as it does."""
         fleet, deadline = self._fleet, time() + patience
         serving = [slot for slot in fleet.slots.values() if slot.state.serving]
+        coming = [slot for slot in fleet.slots.values() if not slot.state.serving]
+        ended = asyncio.gather(*(self._stop(slot) for slot in coming))
         for slot in serving:
             fleet.lives.drain(slot, "the fleet goes down", time(), patience)
         while time() < deadline and not all(fleet.is_drained(slot, time()) for slot in serving):  # noqa: ASYNC110 # reports come four times a second
             await asyncio.sleep(POLL_S)
+        await ended
 
     async def _unless_forced(self, work: Awaitable[Any]) -> None:
         """Wait for ``work``, or until somebody says force."""

@@ -18,27 +18,27 @@ from tritonfleet.core.model import ReplicaState
 from tritonfleet.core.signals import STALE_S, Signal, Signals, Window
 from tritonfleet.core.stats import ModelRates
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+from tritonfleet.core.wire_routers import Process
 
 SAMPLE_S = 0.5
 WARM_S = 5.0  # the first requests after a load are slow, and the first statistics cover them
 
-Worker = tuple[int, int]  # its index and pid
-Series = tuple[int, int, str, str]  # those, instance, model
+Series = tuple[Process, str, str]  # whose counters, instance, model
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """All that workers had said at ``at`` about one pool; ``age_s``: of the oldest report, None when a worker
-    that runs has not reported; ``workers``: since when those run that had."""
+    that runs has not reported; ``workers``: those that had."""
 
     at: float
     age_s: float | None
     calls: Mapping[Series, CallTelemetry] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)  # by model
-    workers: Mapping[Worker, float] = field(default_factory=dict)
+    workers: frozenset[Process] = frozenset()
 
     def in_flight(self, model: str) -> int:
-        return sum(call.in_flight for series, call in self.calls.items() if series[3] == model)
+        return sum(call.in_flight for series, call in self.calls.items() if series[2] == model)
 
 
 def sample(
@@ -49,16 +49,16 @@ def sample(
     models = {name for slot in slots for name in (*slot.instances, *slot.slots)}
     calls: dict[Series, CallTelemetry] = {}
     waiting: dict[str, int] = {}
-    workers: dict[Worker, float] = {}
+    workers: set[Process] = set()
     for report in reports:
-        workers[report.worker, report.pid] = report.started_at
+        workers.add(report.process)
         for call in report.calls:
             if call.instance in instances:
-                calls[report.worker, report.pid, call.instance, call.model] = call
+                calls[report.process, call.instance, call.model] = call
         for model, count in report.waiting_by_model.items():
             if model in models:
                 waiting[model] = waiting.get(model, 0) + count
-    return Sample(now, age_s, calls, waiting, workers)
+    return Sample(now, age_s, calls, waiting, frozenset(workers))
 
 
 @dataclass(slots=True)
@@ -130,8 +130,8 @@ def _comparable(samples: list[Sample]) -> list[Sample]:
     """Those whose differences mean something: with a report of every worker that ran, and from when on all
     are heard that are heard now, or were yet to begin."""
     told = [one for one in samples if one.age_s is not None]
-    now = told[-1].workers if told else {}
-    while told and any(worker not in told[0].workers and began < told[0].at for worker, began in now.items()):
+    heard = told[-1].workers if told else frozenset()
+    while told and any(began < told[0].at for _, _, began in heard - told[0].workers):
         del told[0]
     return told
 
@@ -139,12 +139,12 @@ def _comparable(samples: list[Sample]) -> list[Sample]:
 def _traffic(inside: list[Sample], model: str, cold: set[str]) -> _Traffic:
     found = _Traffic()
     first, last = inside[0], inside[-1]
-    for series in {key for one in inside for key in one.calls if key[3] == model}:
+    for series in {key for one in inside for key in one.calls if key[2] == model}:
         states = [one.calls[series] for one in inside if series in one.calls]
         began = first.calls.get(series)
         ended = states[-1]
         found.finished += _ended(ended) - (_ended(began) if began else 0)
-        if series[2] not in cold:
+        if series[1] not in cold:
             found.latency.merge([_grown(began, ended)])
     loads = [one.in_flight(model) + one.waiting.get(model, 0) for one in inside]
     waits = [one.waiting.get(model, 0) for one in inside]

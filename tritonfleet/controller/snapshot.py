@@ -4,6 +4,7 @@ import os
 
 import tritonfleet
 from tritonfleet.config import pool_hash
+from tritonfleet.config.schema import router_hash
 from tritonfleet.controller.fleet import Fleet
 from tritonfleet.controller.pulls import waiting
 from tritonfleet.core.model import Replica, ReplicaState
@@ -25,7 +26,13 @@ def snapshot(fleet: Fleet) -> FleetSnapshot:
         table_revision=fleet.feed.revision,
         stopping=fleet.stopping,
         controller=ControllerInfo(os.getpid(), fleet.started_at, tritonfleet.__version__),
-        router=RouterInfo(str(fleet.spec.router.listen), fleet.spec.router.policy, fleet.workers.infos(now)),
+        router=RouterInfo(
+            str(fleet.spec.router.listen),
+            fleet.spec.router.policy,
+            fleet.workers.infos(now),
+            fleet.spec.router.external,
+            router_hash(fleet.spec),
+        ),
         devices=fleet.desk.infos(replicas),
         pools=tuple(_pool(fleet, name, replicas) for name in fleet.spec.pools),
         replicas=replicas,

@@ -16,24 +16,30 @@ class _Reported:
 
 
 class Telemetry:
-    """The newest report of every worker, by the worker's index."""
+    """The newest report of every worker, by the number that the fleet gives it: most often its index."""
 
     def __init__(self) -> None:
         self._workers: dict[int, _Reported] = {}
 
-    def take(self, report: RouterTelemetry, now: float) -> None:
-        before = self._workers.get(report.worker)
+    def take(self, report: RouterTelemetry, now: float, number: int | None = None) -> None:
+        number = report.worker if number is None else number
+        before = self._workers.get(number)
         rate = 0.0
-        if before is not None and before.report.pid == report.pid and now > before.at:
+        if before is not None and before.report.process == report.process and now > before.at:
             grown = report.requests_total - before.report.requests_total
             rate = grown / (now - before.at)
             if now - before.at < 1.0:  # smooth over the quarter seconds of a busy worker
                 rate = 0.7 * before.request_rate + 0.3 * rate
-        self._workers[report.worker] = _Reported(now, report, rate)
+        self._workers[number] = _Reported(now, report, rate)
 
     def forget(self, worker: int) -> None:
         """Its process has ended: its numbers mean nothing any more."""
         self._workers.pop(worker, None)
+
+    def rename(self, worker: int, to: int) -> None:
+        """It has another number from now on."""
+        if worker in self._workers:
+            self._workers[to] = self._workers.pop(worker)
 
     def of(self, worker: int) -> RouterTelemetry | None:
         found = self._workers.get(worker)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from tritonfleet.core.histogram import Histogram
 from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import CallTelemetry, RouterTelemetry
+from tritonfleet.core.wire_routers import Process
+
+MOST_PROCESSES = 256  # of router workers that are remembered: 64 run at most, and as many finish their calls
 
 ReplicaModel = tuple[str, str]
-Worker = tuple[int, int]  # index and pid
 
 
 @dataclass(slots=True)
@@ -48,15 +50,15 @@ class Traffic:
     retries_denied: int = 0
     panics: int = 0
     waits: dict[str, Histogram] = field(default_factory=dict)  # by model
-    _reports: dict[int, RouterTelemetry] = field(default_factory=dict)
+    _reports: dict[Process, RouterTelemetry] = field(default_factory=dict)
     _readings: dict[tuple[str, str, str], ModelCounters] = field(default_factory=dict)
 
     def take(self, report: RouterTelemetry) -> None:
         """A worker's report; those of one worker in their order."""
-        before = self._reports.get(report.worker)
-        if before is not None and before.pid != report.pid:
-            before = None  # another process, which counts from zero
-        self._reports[report.worker] = report
+        before = self._reports.pop(report.process, None)  # None: another process, which counts from zero
+        self._reports[report.process] = report
+        if len(self._reports) > MOST_PROCESSES:
+            del self._reports[next(iter(self._reports))]  # who has been silent for longest
         self.requests += report.requests_total - (before.requests_total if before else 0)
         self.retries += report.retries_total - (before.retries_total if before else 0)
         self.retries_denied += report.retries_denied_total - (before.retries_denied_total if before else 0)

@@ -292,6 +292,7 @@ class WorkerInfo:
     reason: str = ""
     short_lives: int = 0  # in a row, that is: it ends as soon as it is started
     leaving: bool = False  # another has taken its place, and it finishes its calls
+    outdated: bool = False  # it was started with other settings than the fleet's, as ``reason`` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +300,8 @@ class RouterInfo:
     address: str  # "127.0.0.1:8001"
     policy: str
     workers: tuple[WorkerInfo, ...]
+    external: bool = False  # somebody else runs them
+    config_hash: str = ""  # of all that the fleet file says of it; "": not known
 
 
 @dataclass(frozen=True, slots=True)

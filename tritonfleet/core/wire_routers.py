@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from tritonfleet.core.replica_tls import ReplicaTls
 
+Process = tuple[int, int, float]  # a worker's index, its pid, when it started
+
 
 @dataclass(frozen=True, slots=True)
 class TableReplica:
@@ -96,9 +98,7 @@ class CallTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class RouterTelemetry:
-    """What a worker reports: gauges as of now, counters since the worker started.
-
-    ``worker`` and ``pid`` together name the series: a restarted worker starts from zero."""
+    """What a worker reports: gauges as of now, counters since the worker started (`process` names it)."""
 
     worker: int
     pid: int
@@ -117,7 +117,13 @@ class RouterTelemetry:
     waits: dict[str, tuple[dict[str, int], float]] = field(default_factory=dict)
     """By model, how long those waited that had to: as `CallTelemetry.latency`, and the sum in seconds."""
     panics_total: int = 0  # times that ejected replicas were used since too few others were left
-    listening: bool = True
+    listening: bool = True  # False once it only finishes its calls
+    settings: str = ""  # which it was started with, as its command line names them
+
+    @property
+    def process(self) -> Process:
+        """Who counts, from zero: in a container a restarted worker has the pid of the one before."""
+        return self.worker, self.pid, self.started_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ without a connection is not chosen.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from math import ceil
 from typing import Any
 
 import msgspec
 
-from tritonfleet.config import FleetSpec
+from tritonfleet.config import FleetSpec, PoolSpec
+from tritonfleet.config.router_spec import RouterSpec
+from tritonfleet.config.spec_types import Address
 from tritonfleet.core.managers import TOKEN
 from tritonfleet.core.model import Device
 from tritonfleet.core.placement import place
@@ -45,10 +48,15 @@ def compose(
     router_image: str,
 ) -> dict[str, Any]:
     """The compose file as plain data. ``models`` and ``settings`` by pool: what each serves, how it runs.
-    Raises DriverError when a pool has no image, or the replicas do not fit on the devices."""
+    Raises DriverError when a pool has no image or no replica, or they do not fit on the devices."""
     for name, pool in spec.pools.items():
         if not pool.triton.image:
             raise DriverError(f"pool {name} names no image", remedy=f"set pools.{name}.triton.image")
+        if not pool.replicas.first_size:
+            raise DriverError(
+                f"pool {name} begins with no replica, and there is nobody who would start one",
+                remedy=f"set pools.{name}.replicas.initial to 1 or more",
+            )
     replicas = list(_placed(spec, devices, settings))
     services = {launch.replica: _service(launch) for launch in replicas}
     table = _table(spec, replicas, models)
@@ -110,12 +118,18 @@ def _table(
     rows = tuple(
         TableReplica(
             launch.replica, launch.instance, launch.pool, launch.replica, INSIDE.grpc, False,
-            models[launch.pool], tls=_tls_inside(launch),
+            models[launch.pool], _limits(spec.pools[launch.pool], models[launch.pool]),
+            strict=isinstance(spec.pools[launch.pool].max_inflight, int), tls=_tls_inside(launch),
         )
         for launch in replicas
     )  # fmt: skip
     settings = RouterSettings(queue.max_requests, queue.max_wait, queue.order, spec.router.retry)
     return RouterTable(spec.name, 1, spec.router.policy, rows, settings)
+
+
+def _limits(pool: PoolSpec, models: Sequence[str]) -> dict[str, int]:
+    """`max_inflight` where it is a number: how many instances a model has, nobody asks here."""
+    return dict.fromkeys(models, pool.max_inflight) if isinstance(pool.max_inflight, int) else {}
 
 
 def _tls_inside(launch: LaunchSpec) -> ReplicaTls | None:
@@ -154,16 +168,38 @@ def _managers(spec: FleetSpec) -> tuple[list[str], dict[str, str]]:
     return given, secrets
 
 
+def _published(listen: Address) -> str:
+    """Where clients connect, in the words of compose, which knows no names of hosts."""
+    host = "127.0.0.1" if listen.host == "localhost" else listen.host
+    try:
+        ip_address(host)
+    except ValueError:
+        raise DriverError(
+            f"router.listen: a compose file takes addresses, and {host} is a name",
+            remedy=f"write the address, or 0.0.0.0:{listen.port} for all",
+        ) from None
+    return f"[{host}]:{listen.port}" if ":" in host else f"{host}:{listen.port}"
+
+
+def _watched(router: RouterSpec) -> list[str]:
+    """The access log, as what the container says, which Docker keeps; and traces."""
+    given: list[str] = []
+    if (log := router.access_log) is not None:
+        given += ["--access-log", "stdout", "--access-sample", f"{log.sample:g}"]
+    if (traces := router.traces) is not None:
+        given += ["--trace-endpoint", traces.endpoint, "--trace-sample", f"{traces.sample:g}"]
+    return given
+
+
 def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image: str) -> dict[str, Any]:
-    listen = spec.router.listen
-    address = f"[{listen.host}]" if ":" in listen.host else listen.host
+    published = _published(spec.router.listen)
     managers, secrets = _managers(spec)
     run = [
         "python", "-m", "tritonfleet.router", "--fleet", spec.name, "--listen", f"0.0.0.0:{ROUTER_PORT}",
         "--drain-timeout", f"{spec.router.drain_timeout:g}",
         "--connections", str(spec.router.connections_per_replica), "--table", "/tmp/table.json",  # noqa: S108 # in the container, whose /tmp is its own
         "--limits", msgspec.json.encode(spec.router.limits.figures()).decode(),
-        "--management", ",".join(managers),
+        "--management", ",".join(managers), *_watched(spec.router),
     ]  # fmt: skip
     volumes = _replica_files(spec) | secrets
     if spec.router.tls is not None:
@@ -176,7 +212,7 @@ def _router(spec: FleetSpec, table: RouterTable, replicas: Sequence[str], image:
         "image": image,
         "command": ["sh", "-c", START_ROUTER, "router", *run],
         "environment": {"ROUTER_TABLE": json.dumps(msgspec.to_builtins(table))},
-        "ports": [f"{address}:{listen.port}:{ROUTER_PORT}"],
+        "ports": [f"{published}:{ROUTER_PORT}"],
         "depends_on": list(replicas),
         "init": True,
         "security_opt": ["no-new-privileges:true"],

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from errno import EADDRINUSE
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,7 @@ from tritonfleet.router.guard import Guard
 from tritonfleet.router.leaving import Drain, empty_queue, let_nobody_in
 from tritonfleet.router.management import LOOPBACK, Management
 from tritonfleet.router.own import FleetAnswers
+from tritonfleet.router.siblings import Siblings, is_taken
 from tritonfleet.router.tls import TlsClientConnection, TlsFiles, TlsListener
 from tritonfleet.router.traces import TraceExport
 from tritonfleet.router.watchdog import watch
@@ -65,6 +67,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=RouterLimits(),
         help="JSON: what a client may do (tritonfleet.core.limits)",
     )
+    parser.add_argument("--siblings", type=Path, help="a file by which workers of a fleet know each other")
+    parser.add_argument("--settings", default="", help="a name of all of these, which it reports")
     parser.add_argument("--access-log", help="a file, or stdout: one JSON line for each call")
     parser.add_argument("--access-sample", type=float, default=1.0, help="the share of calls in it")
     parser.add_argument("--trace-endpoint", help="http://HOST:4318: where spans go, by OTLP")
@@ -85,12 +89,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def bound_socket(address: str) -> socket.socket:
+def bound_socket(address: str, siblings: Siblings | None = None) -> socket.socket:
     """Bind with SO_REUSEPORT, so that several workers share one port. It does not listen yet, so no
-    connection comes here instead of to the others. Raises OSError."""
+    connection comes here instead of to the others. Raises OSError; also where another fleet's are there."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if siblings is not None and is_taken(family, host, int(port)) and not siblings.are_there():
+        raise OSError(EADDRINUSE, "another program has it, or the router of another fleet")
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -164,7 +170,7 @@ def _follow_controller(
 ) -> asyncio.Task[None]:
     from tritonfleet.router.control import ControlLink  # httpx is slow to import: whoever can listens first
 
-    link = ControlLink(dispatcher, arguments.control, arguments.worker)
+    link = ControlLink(dispatcher, arguments.control, arguments.worker, arguments.settings)
     closing.push_async_callback(link.close)
     return asyncio.create_task(link.run())
 
@@ -208,6 +214,7 @@ async def _leave(
     count = len(dispatcher.clients)
     clients = "1 client connection" if count == 1 else f"{count} client connections"
     log.info("draining %s, at most %g s", clients, arguments.drain_timeout)
+    dispatcher.listening = False
     let_nobody_in(sock)
     await empty_queue(sock)
     server.close()
@@ -238,11 +245,13 @@ def main() -> int:
     logging.getLogger("hpack").setLevel(logging.WARNING)
     joins = os.environ.get(JOINS) == "1"
     try:
-        sock = bound_socket(arguments.listen)
+        siblings = Siblings(arguments.siblings) if arguments.siblings is not None else None
+        sock = bound_socket(arguments.listen, siblings)
         if not joins:
             sock.listen(BACKLOG)  # clients may connect while the rest of us is being imported
     except (OSError, ValueError) as error:
-        log.error("cannot listen on %s: %s", arguments.listen, error)
+        why = getattr(error, "strerror", None) or error
+        log.error("cannot listen on %s: %s", arguments.listen, why)
         return EXIT_CANNOT_LISTEN
     if arguments.tls_cert is not None:
         try:

@@ -28,9 +28,10 @@ TABLE_SILENCE_S = 15.0  # the controller sends a line every few seconds; longer 
 class ControlLink:
     """Keeps one dispatcher informed and its controller informed of it."""
 
-    def __init__(self, dispatcher: Dispatcher, socket_path: str, worker: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, socket_path: str, worker: int, settings: str = "") -> None:
         self._dispatcher = dispatcher
-        self._worker = worker
+        self._worker, self._path, self._settings = worker, socket_path, settings
+        self._refused = ""  # why the controller takes no report, as it said last
         self._started_at = time()
         self._http = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=socket_path),
@@ -56,14 +57,20 @@ class ControlLink:
                         if line.strip():
                             self._take(line)
                         if not connected:
-                            log.info("the controller is back")
+                            log.info("the controller is there")
                         connected, delay = True, FIRST_RETRY_S
             except (httpx.HTTPError, msgspec.MsgspecError) as error:
                 if connected:
-                    log.warning("no link to the controller (%s): going on with the last table", error)
+                    log.warning("no link to the controller at %s (%s): %s", self._path, error, self._so)
                 connected = False
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
+
+    @property
+    def _so(self) -> str:
+        if self._dispatcher.table is None:
+            return "calls are answered with UNAVAILABLE until it is there"
+        return "going on with the last table"
 
     def _take(self, line: str) -> None:
         table = msgspec.json.decode(line, type=RouterTable)
@@ -92,7 +99,11 @@ class ControlLink:
 
     async def _post(self) -> bool:
         report = telemetry(
-            self._dispatcher, worker=self._worker, pid=os.getpid(), started_at=self._started_at
+            self._dispatcher,
+            worker=self._worker,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            settings=self._settings,
         )
         try:
             response = await self._http.post(
@@ -102,4 +113,12 @@ class ControlLink:
             )
         except httpx.HTTPError:
             return False  # _follow_table says so, once
-        return response.is_success
+        refused = "" if response.is_success else f"{response.status_code} {response.text}"
+        if refused and refused != self._refused:
+            log.warning(
+                "the controller does not take this worker's reports, so it counts as gone there; "
+                "are both of the same version? %s",
+                refused,
+            )
+        self._refused = refused
+        return not refused

@@ -8,7 +8,9 @@ from tritonfleet.router.dispatch import Dispatcher
 from tritonfleet.router.replica import Replica
 
 
-def telemetry(dispatcher: Dispatcher, *, worker: int, pid: int, started_at: float) -> RouterTelemetry:
+def telemetry(
+    dispatcher: Dispatcher, *, worker: int, pid: int, started_at: float, settings: str = ""
+) -> RouterTelemetry:
     replicas = (*dispatcher.replicas.values(), *dispatcher.retired.values())
     return RouterTelemetry(
         worker=worker,
@@ -34,6 +36,7 @@ def telemetry(dispatcher: Dispatcher, *, worker: int, pid: int, started_at: floa
             if work.waits.count
         },
         panics_total=dispatcher.panics_total,
+        settings=settings,
     )
 
 

@@ -1,6 +1,10 @@
 """Whole commands, from words to exit code, against a scripted controller and real files."""
 
 import json
+import os
+import shutil
+import stat
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,6 +14,8 @@ from cli_runs import Cli, fleet_file
 from control_server import ControlServer
 from fleet_samples import HASH, NOW, autoscale_status, busy_snapshot, event, pool, replica, snapshot
 
+from tritonfleet.config import load_fleet
+from tritonfleet.config.schema import router_hash
 from tritonfleet.controller.paths import FleetPaths
 from tritonfleet.core.launched import Launched
 from tritonfleet.core.model import ReplicaState
@@ -168,6 +174,14 @@ def test_logs_of_one_of_a_pool_and_of_all(cli: Cli, paths: FleetPaths) -> None:
     assert missed.code == 2
     assert "no log 'main-7' in fleet 'demo'" in missed.err
     assert "did you mean 'main-" in missed.err
+
+
+def test_a_router_that_logs_elsewhere(cli: Cli, paths: FleetPaths) -> None:
+    (paths.logs / "controller.log").write_text("started\n")
+    outcome = cli("--fleet", "demo", "logs", "router")
+    assert outcome.code == 1
+    assert "the router of fleet 'demo' has logged nothing" in outcome.err
+    assert "router.external" in outcome.err
 
 
 def test_no_logs_yet(cli: Cli) -> None:
@@ -597,6 +611,19 @@ def test_plan_is_exit_code_0_when_there_is_nothing_to_do(
     assert (outcome.code, outcome.out) == (0, "fleet demo already is as its file says\n")
 
 
+def test_plan_sees_what_changes_of_the_router(cli: Cli, tmp_path: Path, control: ControlServer) -> None:
+    file = fleet_file(tmp_path)
+    config_hash = json.loads(cli("config", "--hash", "-o", "json").out)["main"]
+    known = replace(snapshot().router, config_hash=router_hash(load_fleet(file, {})))
+    control.snapshots = [snapshot(pools=(pool(config_hash=config_hash),), router=known)]
+    assert cli("plan").code == 0
+    spec = json.loads(file.read_text())
+    for change in ({"queue": {"max_requests": 7}}, {"limits": {"streams": 7}}, {"retry": "off"}):
+        file.write_text(json.dumps(spec | {"router": spec.get("router", {}) | change}))
+        outcome = cli("plan")
+        assert (outcome.code, outcome.out) == (5, "the router's settings change\n")
+
+
 def test_router_is_refused_where_the_controller_runs_it(cli: Cli, tmp_path: Path) -> None:
     fleet_file(tmp_path)
     outcome = cli("router")
@@ -613,7 +640,9 @@ def test_router_becomes_the_worker_of_the_file(
     file = fleet_file(tmp_path)
     external = {"router": {"external": True, "workers": 2, "listen": "127.0.0.1:9"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | external))
+    shutil.rmtree(paths.root)  # no controller was ever there: the workers share a file in it at once
     assert cli("router", "--worker", "1").code == 0
+    assert stat.S_IMODE(paths.root.stat().st_mode) == 0o700
     (words,) = became
     for name, value in (
         ("--worker", "1"),
@@ -624,3 +653,26 @@ def test_router_becomes_the_worker_of_the_file(
     outcome = cli("router", "--worker", "2")
     assert (outcome.code, len(became)) == (2, 1)
     assert "there is no worker 2" in outcome.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_router_asks_no_stranger_for_its_replicas(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.execv", lambda _program, _words: pytest.fail("it would ask a stranger's socket"))
+    file = fleet_file(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"router": {"external": True}}))
+    anybodys = Path("/tmp") / f"tf-{os.urandom(4).hex()}"
+    squatted = anybodys / "tritonfleet-0"
+    squatted.mkdir(parents=True)
+    anybodys.chmod(0o1777)
+    monkeypatch.setenv("TRITONFLEET_STATE_DIR", str(tmp_path / ("d" * 120)))  # too long for a socket
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(squatted))
+    try:
+        os.chown(squatted, 65534, 65534)
+        outcome = cli("router")
+        assert outcome.code == 1
+        assert "tritonfleet-0 belongs to another user" in outcome.err
+    finally:
+        squatted.rmdir()
+        anybodys.rmdir()

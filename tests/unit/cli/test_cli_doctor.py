@@ -238,6 +238,11 @@ BAD = "error while loading shared libraries: libre2.so.9: cannot open"
             "router", "failed", "worker 0: exited", "tritonfleet logs router",
         ),
         (
+            running(snapshot(controller=CONTROLLER, router=RouterInfo("127.0.0.1:8001", "least_work", (
+                worker(reason="other settings", outdated=True),), external=True))),
+            "router", "failed", "worker 0: other settings", "its log, where it was started",
+        ),
+        (
             running(snapshot(controller=CONTROLLER), answer="", by_tls=True),
             "clients", "ok", "answers by TLS, with the certificate of the file", "",
         ),

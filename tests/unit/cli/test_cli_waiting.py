@@ -54,6 +54,9 @@ def test_the_router_must_run_and_know_the_replicas() -> None:
     dead = worker(running=False, reason="address in use")
     fleet = snapshot(router=RouterInfo("127.0.0.1:8001", "least_requests", (dead,)))
     assert settled(fleet).waiting_for == "router worker 0: address in use"
+    outdated = worker(outdated=True, reason="it was started with other settings")
+    fleet = snapshot(router=RouterInfo("127.0.0.1:8001", "least_requests", (outdated,)))
+    assert settled(fleet).waiting_for == "router worker 0: it was started with other settings"
     behind = worker(table_revision=6)
     fleet = snapshot(router=RouterInfo("127.0.0.1:8001", "least_requests", (behind,)))
     assert settled(fleet).waiting_for == "router worker 0 to learn of the replicas"

@@ -317,6 +317,12 @@ async def test_the_same_file_changes_nothing(api: Running) -> None:
     assert api.driver.launched == ["main-0.1", "main-1.1"]
 
 
+async def test_what_the_router_learns_with_the_table_is_a_change(api: Running) -> None:
+    changes = {"router__queue": {"max_requests": 7}, "router__retry": "off"}
+    assert (await apply(api, **changes)).message == "router: queue, retry changed"
+    assert (await apply(api, **changes)).message == "it already is as tritonfleet.yaml says"
+
+
 async def test_a_new_file_brings_new_replicas(api: Running) -> None:
     accepted = await apply(api, pools__main__triton__args=["--log-verbose=1"])
     assert accepted.message == "pool main: replicas are replaced one by one"

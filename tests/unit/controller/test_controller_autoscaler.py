@@ -94,12 +94,12 @@ def test_windows_are_differences_of_cumulative_counts() -> None:
     assert stable.queue_mean_s.fresh
 
 
-def test_a_router_worker_that_was_restarted_counts_from_zero() -> None:
+@pytest.mark.parametrize("again", [{"pid": 2}, {}], ids=["pid", "same-pid-in-a-container"])
+def test_a_router_worker_that_was_restarted_counts_from_zero(again: dict[str, Any]) -> None:
     samples, slots = PoolSamples(), [slot(0)]
     for step in range(11):
-        first, second = (1, 0.0, 5000), (2, NOW - 2.5, 10 * (step - 5))
-        pid, since, finished = first if step < 5 else second
-        seen = said(["main-0.1"], finished=finished, pid=pid, since=since)
+        seen = said(["main-0.1"], finished=5000 if step < 5 else 10 * (step - 5))
+        seen = replace(seen, started_at=NOW - 2.5, **again) if step >= 5 else seen
         samples.add(sample([seen], 0.2, slots, NOW - 5 + step / 2), 16)
     rate = samples.signals(slots, NOW, (5.0, 5.0)).stable.rate.value
     assert rate == pytest.approx(10, abs=1)

@@ -62,6 +62,14 @@ def test_what_workers_had_counted_before_the_controller_came_is_no_traffic() -> 
     assert traffic.models["echo"].request_rate == pytest.approx(50 / 6)
 
 
+def test_a_worker_that_was_restarted_in_its_container_has_the_same_pid() -> None:
+    history = TrafficHistory()
+    history.take([report(1000, refused=50)], 10.0)
+    history.take([report(8, refused=2, since=11.0)], 12.0)
+    assert history.traffic([]).total.request_rate == 5
+    assert history.traffic([]).total.error_rate == 1
+
+
 def test_points_are_as_many_as_five_minutes_need() -> None:
     history = TrafficHistory()
     for step in range(POINTS + 20):

@@ -171,7 +171,7 @@ def test_a_router_that_somebody_else_runs_joins_and_is_never_started_or_ended(li
     life.ended(first)
     second = run(2)
     (worker,) = life.ask("GET", "/snapshot")["router"]["workers"]
-    assert (worker["running"], worker["restarts"]) == (True, 1)
+    assert (worker["running"], worker["restarts"], worker["outdated"]) == (True, 1, False)
     controller.send_signal(signal.SIGTERM)
     life.ended(controller)
     controller = life.start()

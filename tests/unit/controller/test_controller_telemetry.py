@@ -76,3 +76,5 @@ def test_the_rate_is_of_one_process() -> None:
     assert telemetry.request_rate(0, 14.5) == 0.0
     telemetry.take(report(1, requests_total=3, pid=4343), 12.0)
     assert telemetry.request_rate(0, 12.1) == 0.0, "a restarted worker counts from zero"
+    telemetry.take(report(1, requests_total=1, pid=4343, started_at=12.5), 13.0)
+    assert telemetry.request_rate(0, 13.1) == 0.0, "one restarted in its container has the same pid"

@@ -10,7 +10,9 @@ from tritonfleet.core.stats import ModelCounters
 from tritonfleet.core.wire import CallTelemetry, ReplicaTelemetry, RouterTelemetry
 
 
-def said(finished: int, *, pid: int = 1, worker: int = 0, ejections: int = 0) -> RouterTelemetry:
+def said(
+    finished: int, *, pid: int = 1, worker: int = 0, ejections: int = 0, started_at: float = 0.0
+) -> RouterTelemetry:
     """A worker's report: main-0.1 has answered so many calls of 10 ms."""
     latency = Histogram()
     for _ in range(finished):
@@ -18,7 +20,9 @@ def said(finished: int, *, pid: int = 1, worker: int = 0, ejections: int = 0) ->
     sparse = {str(bucket): count for bucket, count in latency.counts.items()}
     call = CallTelemetry("main-0.1", "echo", 0, {"0": finished}, sparse, latency.sum_s)
     row = ReplicaTelemetry("main-0.1", 0, 0, 0.0, 2, True, ejections=ejections)
-    base = report(1, worker=worker, pid=pid, requests_total=finished, retries_total=finished // 2)
+    base = report(
+        1, worker=worker, pid=pid, started_at=started_at, requests_total=finished, retries_total=finished // 2
+    )
     return replace(base, calls=(call,), replicas=(row,))
 
 
@@ -42,6 +46,16 @@ def test_a_worker_that_was_started_again_counts_from_zero() -> None:
     traffic.take(said(5, pid=1, ejections=1))
     traffic.take(said(3, pid=2, ejections=1))
     assert traffic.requests == 8
+    assert traffic.calls["main-0", "echo"].codes == {"0": 8}
+    assert traffic.calls["main-0", "echo"].latency.count == 8
+    assert traffic.ejections == {"main-0": 2}
+
+
+def test_one_that_was_started_again_in_its_container_has_the_same_pid() -> None:
+    traffic = Traffic()
+    traffic.take(said(5, pid=7, ejections=1, started_at=1.0))
+    traffic.take(said(3, pid=7, ejections=1, started_at=9.0))
+    assert (traffic.requests, traffic.retries) == (8, 3)
     assert traffic.calls["main-0", "echo"].codes == {"0": 8}
     assert traffic.calls["main-0", "echo"].latency.count == 8
     assert traffic.ejections == {"main-0": 2}

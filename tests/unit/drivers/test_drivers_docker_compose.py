@@ -7,11 +7,12 @@ import pytest
 
 from tritonfleet.config import FleetSpec
 from tritonfleet.config.limits_spec import LimitsSpec
-from tritonfleet.config.router_spec import RouterSpec, TlsSpec
+from tritonfleet.config.router_spec import AccessLogSpec, RouterSpec, TlsSpec, TracesSpec
 from tritonfleet.core.model import Device, DeviceKind
 from tritonfleet.drivers import container_settings
 from tritonfleet.drivers.base import DriverError
 from tritonfleet.drivers.docker_compose import compose
+from tritonfleet.router.__main__ import parse
 
 GPUS = tuple(Device(f"GPU-{index}", DeviceKind.GPU) for index in range(2))
 
@@ -88,6 +89,12 @@ def test_a_pool_without_an_image_is_refused() -> None:
     assert refused.value.remedy == "set pools.main.triton.image"
 
 
+def test_a_pool_that_would_sleep_for_ever_is_refused() -> None:
+    with pytest.raises(DriverError, match="pool main begins with no replica") as refused:
+        exported(spec(replicas={"min": 0, "max": 2}))
+    assert refused.value.remedy == "set pools.main.replicas.initial to 1 or more"
+
+
 def test_tls_of_both_sides_goes_with_the_file() -> None:
     tls = {
         "cert": "/p/a.pem",
@@ -114,6 +121,39 @@ def test_the_router_has_the_files_limits() -> None:
     limited = spec().model_copy(update={"router": RouterSpec(limits=LimitsSpec(streams=7))})
     command = exported(limited)["router"]["command"]
     assert json.loads(command[command.index("--limits") + 1])["streams"] == 7
+
+
+def test_the_router_logs_and_traces_calls_as_the_file_says() -> None:
+    plain = exported(spec())["router"]["command"]
+    assert not [word for word in plain if word.startswith(("--access", "--trace"))]
+    seen = RouterSpec(
+        access_log=AccessLogSpec(path="/var/log/calls.jsonl", sample=0.5),
+        traces=TracesSpec(endpoint="http://collector:4318", sample=0.25),
+    )
+    command = exported(spec().model_copy(update={"router": seen}))["router"]["command"]
+    given = parse(command[command.index("tritonfleet.router") + 1 :])
+    assert (given.access_log, given.access_sample) == ("stdout", 0.5)  # Docker keeps what a container says
+    assert (given.trace_endpoint, given.trace_sample) == ("http://collector:4318", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("max_inflight", "slots", "strict"), [(3, {"echo": 3}, True), ("off", {}, False), ("auto", {}, False)]
+)
+def test_a_number_in_flight_is_kept(max_inflight: object, slots: dict[str, int], strict: bool) -> None:
+    router = exported(spec(max_inflight=max_inflight))["router"]
+    for row in json.loads(router["environment"]["ROUTER_TABLE"])["replicas"]:
+        assert (row["slots"], row["strict"]) == (slots, strict)
+
+
+def test_a_port_is_published_on_an_address_not_on_a_name() -> None:
+    def listening(address: str) -> FleetSpec:
+        router = RouterSpec.model_validate({"listen": address})
+        return spec().model_copy(update={"router": router})
+
+    assert exported(listening("localhost:9001"))["router"]["ports"] == ["127.0.0.1:9001:8001"]
+    with pytest.raises(DriverError, match=r"router\.listen: a compose file takes addresses") as refused:
+        exported(listening("fleet.example:9001"))
+    assert "0.0.0.0:9001" in refused.value.remedy
 
 
 def test_the_router_asks_who_may_change_the_servers() -> None:

@@ -13,7 +13,7 @@ from tritonfleet.cli.doctor.facts import (
     PoolFacts,
     ServerFacts,
 )
-from tritonfleet.cli.waiting import HOPELESS_AFTER
+from tritonfleet.cli.waiting import is_amiss
 from tritonfleet.core.certificates import Validity, described, validity
 from tritonfleet.core.device_access import seen
 from tritonfleet.core.model import DeviceKind
@@ -323,16 +323,16 @@ def _fleet(fleet: FleetFacts, version: str) -> Iterator[Check]:
             yield skipped("running fleet", f"{fleet.name} is not running")
         return
     yield _controller(snapshot.controller, version)
+    external = snapshot.router.external
+    router_log = "its log, where it was started" if external else "tritonfleet logs router"
     for worker in snapshot.router.workers:
-        if not worker.running or worker.short_lives >= HOPELESS_AFTER:
-            found = f"worker {worker.index}: {worker.reason or 'not running'}"
-            yield failed("router", found, "tritonfleet logs router")
+        if is_amiss(worker):
+            yield failed("router", f"worker {worker.index}: {worker.reason or 'not running'}", router_log)
     for pool in snapshot.pools:
         yield _replicas(snapshot, pool)
     if fleet.answer:
-        yield failed(
-            "clients", f"{snapshot.router.address}: {fleet.answer}", "tritonfleet ps, tritonfleet logs router"
-        )
+        found = f"{snapshot.router.address}: {fleet.answer}"
+        yield failed("clients", found, f"tritonfleet ps; {router_log}")
     elif fleet.by_tls:
         yield ok("clients", f"{snapshot.router.address} answers by TLS, with the certificate of the file")
     elif fleet.answer is not None:
