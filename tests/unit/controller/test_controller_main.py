@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,17 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> N
 def life(tmp_path: Path) -> Iterator[Life]:
     life = Life(tmp_path)
     yield life
-    for pid in life.processes():
-        os.kill(pid, signal.SIGKILL)
-    for process in life.started:
+    for process in life.started:  # first of all, or one starts a new worker in place of a killed one
+        process.kill()
         process.communicate(timeout=10)
+
+    def gone() -> bool:
+        for pid in (left := life.processes()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    until(gone, "its processes are gone")
 
 
 def test_down_leaves_the_journal_and_the_logs_and_nothing_else(life: Life) -> None:
