@@ -78,6 +78,8 @@ class ReplicaProtocol(asyncio.Protocol):
         return self.flush()
 
     def data_received(self, data: bytes) -> None:
+        if self.h2.state_machine.state is h2.connection.ConnectionState.CLOSED:
+            return  # it has said GOAWAY, and ignores what comes (RFC 9113, 6.8), which h2 takes for an error
         for event in self.h2.receive_data(data):
             self.replica.seen.append(event)
             if isinstance(event, h2.events.RequestReceived):
