@@ -13,9 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from time import monotonic, sleep
 from types import MappingProxyType
 
 KILL_WAIT_S = 10.0  # how long the kernel may take to end a process that was sent SIGKILL
+# How long it may take to put another program in a process's place: until its command line is there, and then
+# until its environment is. One that was given none costs the latter.
+EXEC_WAIT_S, EXEC_LAST_S, EXEC_LOOK_S = 1.0, 0.05, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +231,14 @@ def end_session(session: int, markers: Mapping[str, str]) -> list[int]:
         stat = _stat(int(entry.name))
         if stat is None or stat[0] in "ZX" or int(stat[3]) != session or int(entry.name) == session:
             continue
-        if wanted <= environment_of(int(entry.name)):
+        if wanted <= settled_environment_of(int(entry.name)):
             with suppress(ProcessLookupError):
                 os.kill(int(entry.name), signal.SIGKILL)
                 killed.append(int(entry.name))
     return killed
+
+
+_EMPTY = frozenset({b""})  # of a process that may be looked at
 
 
 def _in_environment(markers: Mapping[str, str]) -> set[bytes]:
@@ -245,6 +252,19 @@ def environment_of(pid: int) -> frozenset[bytes]:
         return frozenset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
         return frozenset()
+
+
+def settled_environment_of(pid: int) -> frozenset[bytes]:
+    """The same, but what becomes another program is waited for: or a process that is there would be missed
+    and run on, known to nobody. Blocks."""
+    began = monotonic()
+    while (found := environment_of(pid)) == _EMPTY:
+        stat = _stat(pid)
+        patience = EXEC_LAST_S if command_of(pid) else EXEC_WAIT_S
+        if stat is None or stat[0] in "ZX" or monotonic() - began > patience:
+            break
+        sleep(EXEC_LOOK_S)
+    return found
 
 
 def environment_texts(pid: int) -> list[str]:
@@ -265,9 +285,9 @@ def find_session_leaders(markers: Mapping[str, str]) -> list[ProcessIdentity]:
     wanted = _in_environment(markers)
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or not wanted <= environment_of(int(entry.name)):
+        stat = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if stat is None or stat[0] in "ZX" or stat[3] != entry.name:
             continue
-        stat = _stat(int(entry.name))
-        if stat is not None and stat[0] not in "ZX" and stat[3] == entry.name:
+        if wanted <= settled_environment_of(int(entry.name)):
             found.append(ProcessIdentity(int(entry.name), int(stat[19]), boot_id()))
     return found
