@@ -74,11 +74,11 @@ def run_inside(client: Any, container: str, *command: str) -> tuple[int | None, 
     run = client.exec_create(container, list(command), tty=True)["Id"]  # else what it says comes in frames
     stream = client.exec_start(run, tty=True, socket=True)
     connection = getattr(stream, "_sock", stream)
-    response = stream._response  # noqa: SLF001 - nobody else gives us the reader below
+    response = stream._response  # noqa: SLF001 - the SDK offers no public way to its response
     try:
         # Not from the socket, as the SDK itself does: what came with the headers is in the buffer they were
         # read through, and on a busy host that is all of it.
-        said = _read(response.raw._fp.fp, connection)  # noqa: SLF001 - as the SDK itself gets at its socket
+        said = _read(response.raw._fp.fp, connection)  # noqa: SLF001 - the SDK reads past this buffer
     finally:  # all three, or a socket is left to the garbage collector
         response.close()
         stream.close()

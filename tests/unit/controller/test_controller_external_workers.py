@@ -27,7 +27,7 @@ class Parts:
 
     def reported(self, ago_s: float = 0.0, **how: object) -> None:
         as_it_should = {"settings": settings_digest(self.spec)}
-        said = report(7, **as_it_should | how)  # type: ignore[arg-type] # a worker's numbers
+        said = report(7, **as_it_should | how)  # type: ignore[arg-type] # keywords of several types, as `report` takes them
         self.telemetry.take(said, time() - ago_s, self.workers.number_of(said))
 
     def look(self) -> list[str]:

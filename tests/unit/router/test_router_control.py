@@ -16,7 +16,7 @@ from tritonfleet.router.dispatch import Dispatcher
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 # told by a log
+        while not condition():  # noqa: ASYNC110 # what is awaited is only written to a log: nothing to wait on
             await asyncio.sleep(0.02)
 
 
